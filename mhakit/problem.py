@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 ScoreMod = Callable[..., Any]
 
-UNBOUNDED = 2**62
+UNBOUNDED = 2**61
 """A window side without bound: larger than any distance between a target and a source."""
 
 

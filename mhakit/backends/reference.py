@@ -1,13 +1,15 @@
-"""The meaning of everything: float64 NumPy, the whole score matrix, one step after the other.
+"""The meaning of everything: plain NumPy, the whole score matrix, one step after the other.
 
 Slow and plain on purpose, and it shares no code with the fast backends, so that they can be
-held against it. A source that a target may not see never enters the arithmetic: its key and
-value are replaced by 0 before they are used, and its score is -inf.
+held against it. A source that a target may not see never enters the arithmetic: its score is
+-inf and its value is left out. It computes in float64 unless told another `Arithmetic`, which
+is how tests learn the error of the plain formula in another dtype.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +18,8 @@ from mhakit.plugin_api import CombinationPlan
 from mhakit.problem import Problem
 
 __all__ = [
+    "FLOAT64",
+    "Arithmetic",
     "attend",
     "combine_heads",
     "describe",
@@ -29,49 +33,73 @@ __all__ = [
 Array = NDArray[Any]
 
 
-def attend(problem: Problem, out: Array) -> NDArray[np.float64]:
+class Arithmetic(NamedTuple):
+    """The dtype the reference computes in, and how it multiplies matrices."""
+
+    real: Any
+    matmul: Callable[[Array, Array], Array]
+
+
+FLOAT64 = Arithmetic(np.float64, np.matmul)
+
+
+def attend(problem: Problem, out: Array, *, arithmetic: Arithmetic = FLOAT64) -> Array:
     """Write attention's output, (B, H, T, E), to ``out`` and return lse, (B, H, T)."""
     assert problem.value is not None
-    scores = _scores(problem)
-    sinks = None if problem.sinks is None else problem.sinks.astype(np.float64)
-    weights, lse = _softmax(scores, sinks)
-    value = _per_query_head(problem.value.astype(np.float64), problem.query.shape[1])
-    out[...] = _weighted_sum(weights, value, scores == -np.inf).astype(out.dtype)
+    scores = _scores(problem, arithmetic)
+    weights, lse = _softmax(scores, problem.sinks)
+    value = _per_query_head(problem.value.astype(arithmetic.real), problem.query.shape[1])
+    out[...] = _weighted_sum(weights, value, scores == -np.inf, arithmetic).astype(out.dtype)
     return lse
 
 
-def score(problem: Problem, out: Array) -> None:
+def score(problem: Problem, out: Array, *, arithmetic: Arithmetic = FLOAT64) -> None:
     """Write the scores as softmax would receive them, (B, H, T, S), to ``out``."""
-    out[...] = _scores(problem)
+    out[...] = _scores(problem, arithmetic)
 
 
 def weigh(
-    problem: Problem, heads: NDArray[np.int64], queries: NDArray[np.int64], out: Array
+    problem: Problem,
+    heads: NDArray[np.int64],
+    queries: NDArray[np.int64],
+    out: Array,
+    *,
+    arithmetic: Arithmetic = FLOAT64,
 ) -> None:
     """Write the weights of the chosen heads and targets, (B, len, len, S), to ``out``."""
-    sinks = None if problem.sinks is None else problem.sinks.astype(np.float64)
-    weights, _ = _softmax(_scores(problem), sinks)
+    weights, _ = _softmax(_scores(problem, arithmetic), problem.sinks)
     out[...] = weights[:, heads][:, :, queries]
 
 
-def normalize(scores: Array, sinks: Array | None, out: Array) -> None:
+def normalize(
+    scores: Array, sinks: Array | None, out: Array, *, arithmetic: Arithmetic = FLOAT64
+) -> None:
     """Write softmax over S of ``scores``, (B, H, T, S), to ``out``."""
-    sinks64 = None if sinks is None else sinks.astype(np.float64)
-    out[...] = _softmax(scores.astype(np.float64), sinks64)[0]
+    out[...] = _softmax(scores.astype(arithmetic.real), sinks)[0]
 
 
-def weigh_values(weights: Array, value: Array, out: Array) -> None:
+def weigh_values(
+    weights: Array, value: Array, out: Array, *, arithmetic: Arithmetic = FLOAT64
+) -> None:
     """Write the weighted sum of values, (B, H, T, E); a weight of 0 leaves its value out."""
-    per_head = _per_query_head(value.astype(np.float64), weights.shape[1])
-    out[...] = _weighted_sum(weights.astype(np.float64), per_head, weights == 0)
+    per_head = _per_query_head(value.astype(arithmetic.real), weights.shape[1])
+    out[...] = _weighted_sum(weights.astype(arithmetic.real), per_head, weights == 0, arithmetic)
 
 
-def merge(outputs: list[Array], lses: list[Array], out: Array, out_lse: Array) -> None:
+def merge(
+    outputs: list[Array],
+    lses: list[Array],
+    out: Array,
+    out_lse: Array,
+    *,
+    arithmetic: Arithmetic = FLOAT64,
+) -> None:
     """Write the merge of attention over disjoint sources: weights are softmax over the parts."""
-    lse = np.stack([part.astype(np.float64) for part in lses], axis=-1)
-    parts = np.stack([part.astype(np.float64) for part in outputs], axis=-2)
+    lse = np.stack([part.astype(arithmetic.real) for part in lses], axis=-1)
+    parts = np.stack([part.astype(arithmetic.real) for part in outputs], axis=-2)
     weights, total = _softmax(lse, None)
-    out[...] = _weighted_sum(weights[..., None, :], parts, (lse == -np.inf)[..., None, :])[..., 0, :]
+    hidden = (lse == -np.inf)[..., None, :]
+    out[...] = _weighted_sum(weights[..., None, :], parts, hidden, arithmetic)[..., 0, :]
     out_lse[...] = total
 
 
@@ -122,58 +150,61 @@ def visible_sources(problem: Problem) -> NDArray[np.bool_]:
     return visible if problem.mask is None else visible & problem.mask
 
 
-def _scores(problem: Problem) -> NDArray[np.float64]:
-    """Scale, softcap, bias, score_mod, mask, in this order: (B, H, T, S) in float64."""
-    H = problem.query.shape[1]
+def _scores(problem: Problem, arithmetic: Arithmetic) -> Array:
+    """Scale, softcap, bias, score_mod, mask, in this order: (B, H, T, S)."""
+    H, real = problem.query.shape[1], arithmetic.real
+    cast = np.dtype(real).type
     visible = visible_sources(problem)
-    query = problem.query.astype(np.float64)
-    key = _per_query_head(problem.key.astype(np.float64), H)
+    if problem.bias is not None:
+        visible = visible & (problem.bias != -np.inf)
+    query = problem.query.astype(real)
+    key = _per_query_head(problem.key.astype(real), H)
     with np.errstate(all="ignore"):
-        scores = problem.scale * (query @ np.swapaxes(key, -1, -2))
+        scores = cast(problem.scale) * arithmetic.matmul(query, np.swapaxes(key, -1, -2))
         if problem.softcap:
-            scores = problem.softcap * np.tanh(scores / problem.softcap)
+            scores = cast(problem.softcap) * np.tanh(scores / cast(problem.softcap))
         if problem.bias is not None:
-            scores = scores + problem.bias.astype(np.float64)
+            scores = scores + problem.bias.astype(real)
         if problem.score_mod is not None:
             for b, h, t, s in np.argwhere(visible):
                 p = t + problem.query_offset[b]
                 scores[b, h, t, s] = problem.score_mod(
                     scores[b, h, t, s], b, h, p, s, *problem.score_args
                 )
-    return np.where(visible, scores, -np.inf)
+    return np.asarray(np.where(visible, scores, cast(-np.inf)))
 
 
-def _softmax(
-    scores: NDArray[np.float64], sinks: NDArray[np.float64] | None
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _softmax(scores: Array, sinks: Array | None) -> tuple[Array, Array]:
     """Return softmax over the last axis, dead rows 0, and the log of each row's sum."""
     rows = scores.shape[:-1]
     top = np.max(scores, axis=-1, initial=-np.inf)
     if sinks is not None:
-        sink = np.broadcast_to(sinks[:, None], rows)
+        sink = np.broadcast_to(sinks.astype(scores.dtype)[:, None], rows)
         top = np.maximum(top, sink)
-    base = np.where(top == -np.inf, 0.0, top)
+    base = np.where(top == -np.inf, scores.dtype.type(0), top)
     with np.errstate(invalid="ignore", divide="ignore"):
         weights = np.exp(scores - base[..., None])
         total = weights.sum(axis=-1)
         if sinks is not None:
             total = total + np.exp(sink - base)
         lse = base + np.log(total)
-    return weights / np.where(total == 0, 1.0, total)[..., None], lse
+    quotient = weights / np.where(total == 0, scores.dtype.type(1), total)[..., None]
+    return np.asarray(quotient), np.asarray(lse)
 
 
 def _weighted_sum(
-    weights: NDArray[np.float64], value: NDArray[np.float64], hidden: NDArray[np.bool_]
-) -> NDArray[np.float64]:
+    weights: Array, value: Array, hidden: NDArray[np.bool_], arithmetic: Arithmetic
+) -> Array:
     """Sum weights * value over the sources that are not hidden: (…, T, S), (…, S, E)."""
+    zero = weights.dtype.type(0)
     with np.errstate(invalid="ignore", over="ignore"):
         if np.isfinite(value).all():
-            return np.asarray(np.where(hidden, 0.0, weights) @ value)
+            return np.asarray(arithmetic.matmul(np.where(hidden, zero, weights), value))
         # 0 * NaN is NaN: a hidden value must be left out, not multiplied by 0
-        product = np.where(hidden[..., None], 0.0, weights[..., None] * value[..., None, :, :])
+        product = np.where(hidden[..., None], zero, weights[..., None] * value[..., None, :, :])
         return np.asarray(product.sum(axis=-2))
 
 
-def _per_query_head(array: NDArray[np.float64], H: int) -> NDArray[np.float64]:
+def _per_query_head(array: Array, H: int) -> Array:
     """Repeat each key/value head for the query heads that read it: (B, G, …) -> (B, H, …)."""
     return np.repeat(array, H // array.shape[1], axis=1)

@@ -1,0 +1,132 @@
+"""A combination's learned parameters: which, of what shape, with what values they begin."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mhakit.errors import MhakitError, ParameterError, PluginError, ShapeError
+from mhakit.plugin_api import HeadCombination, HeadShape, ParameterSpec
+from mhakit.validation import as_float_array
+
+__all__ = ["Rng", "as_generator", "ask_parameters", "check_parameters", "initialize", "speaking"]
+
+Array = NDArray[Any]
+Rng = int | np.random.Generator | None
+
+INITIALIZERS = ("zeros", "ones", "uniform_fan_in", "xavier_uniform", "identity")
+
+
+def as_generator(rng: object) -> np.random.Generator:
+    """Return the Generator that None (fresh entropy), an int or a Generator stands for."""
+    if isinstance(rng, np.random.Generator):
+        return rng
+    if rng is None or (
+        isinstance(rng, int | np.integer) and not isinstance(rng, bool) and rng >= 0
+    ):
+        return np.random.default_rng(None if rng is None else int(rng))
+    raise ParameterError(
+        f"rng must be None, an int of at least 0 or a numpy.random.Generator, got {rng!r}"
+    )
+
+
+def check_parameters(
+    strategy: HeadCombination, shape: HeadShape, parameters: Mapping[str, Any]
+) -> dict[str, Array]:
+    """Return the parameters a strategy asks for, or raise for one that is missing or unfit."""
+    if not isinstance(parameters, Mapping):
+        raise ParameterError(
+            f"parameters must be a mapping of names to arrays, got {type(parameters).__name__}"
+        )
+    specs = ask_parameters(strategy, shape)
+    names = ", ".join(specs) or "none"
+    for given in parameters:
+        if given not in specs:
+            near = difflib.get_close_matches(str(given), specs, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ParameterError(
+                f"parameters of {strategy.name!r} must be: {names}, got {given!r}{hint}"
+            )
+    arrays = {}
+    for name, spec in specs.items():
+        if name not in parameters:
+            raise ParameterError(
+                f"parameters of {strategy.name!r} must be: {names}, got none named {name!r}"
+            )
+        array = as_float_array(parameters[name], f"parameters[{name!r}]")
+        if array.shape != tuple(spec.shape):
+            raise ShapeError(
+                f"parameters[{name!r}] of {strategy.name!r} must have shape {tuple(spec.shape)} "
+                f"for H={shape.num_heads}, E={shape.head_width} and M={shape.model_width}, "
+                f"got shape {array.shape}"
+            )
+        arrays[name] = array
+    return arrays
+
+
+def ask_parameters(strategy: HeadCombination, shape: HeadShape) -> dict[str, ParameterSpec]:
+    """Return what a strategy learns at these sizes, or raise where it cannot be built for them."""
+    with speaking(strategy, "validate and give parameters"):
+        strategy.validate(shape)
+        specs = strategy.parameters(shape)
+    if not isinstance(specs, dict) or not all(
+        isinstance(spec, ParameterSpec) for spec in specs.values()
+    ):
+        raise PluginError(
+            f"combination {strategy.name!r} must give parameters as a dict of names to "
+            f"ParameterSpec, got {specs!r}"
+        )
+    return specs
+
+
+@contextmanager
+def speaking(strategy: HeadCombination, verb: str) -> Iterator[None]:
+    """Name the combination in whatever its code raises; mhakit's own errors pass as they are."""
+    try:
+        yield
+    except (MhakitError, MemoryError):
+        raise
+    except Exception as error:
+        raise PluginError(
+            f"combination {strategy.name!r} must {verb} without an error, "
+            f"got {type(error).__name__}: {error}"
+        ) from error
+
+
+def initialize(
+    strategy: HeadCombination, name: str, spec: ParameterSpec, rng: np.random.Generator
+) -> Array:
+    """Return the values that one parameter begins with, in float64."""
+    shape = tuple(spec.shape)
+    if callable(spec.init):
+        with speaking(strategy, f"initialise {name!r}"):
+            values = np.asarray(spec.init(rng, shape), dtype=np.float64)
+        if values.shape != shape:
+            raise PluginError(
+                f"combination {strategy.name!r} must initialise {name!r} with shape {shape}, "
+                f"got shape {values.shape}"
+            )
+        return values
+    match spec.init:
+        case "zeros":
+            return np.zeros(shape)
+        case "ones":
+            return np.ones(shape)
+        case "uniform_fan_in" if shape:
+            bound = 1 / math.sqrt(max(shape[0], 1))
+            return rng.uniform(-bound, bound, shape)
+        case "xavier_uniform" if len(shape) >= 2:
+            bound = math.sqrt(6 / max(shape[0] + shape[1], 1))
+            return rng.uniform(-bound, bound, shape)
+        case "identity" if len(shape) == 2:
+            return np.eye(*shape)
+    raise PluginError(
+        f"combination {strategy.name!r} must initialise {name!r} of shape {shape} by a function "
+        f"(rng, shape) or by one of {', '.join(INITIALIZERS)} that fits it, got {spec.init!r}"
+    )

@@ -1,0 +1,26 @@
+"""Numba kernels for the CPU; importing this imports numba. Kernels compile when first called.
+
+``simd`` knows registers, ``memory`` single numbers; ``call`` turns a `Problem` into the record
+that kernels read and ``launch`` decides how they run. The kernels: ``attention``, ``scoring``,
+``softmax``, ``weighted_sum``, ``merging``, ``combination``.
+"""
+
+from mhakit.backends.cpu.attention import attend
+from mhakit.backends.cpu.combination import combine_heads
+from mhakit.backends.cpu.description import describe, machine
+from mhakit.backends.cpu.merging import merge
+from mhakit.backends.cpu.scoring import score, weigh
+from mhakit.backends.cpu.softmax import normalize
+from mhakit.backends.cpu.weighted_sum import weigh_values
+
+__all__ = [
+    "attend",
+    "combine_heads",
+    "describe",
+    "machine",
+    "merge",
+    "normalize",
+    "score",
+    "weigh",
+    "weigh_values",
+]

@@ -1,0 +1,226 @@
+"""Fused attention: one work item is one tile of targets of one key/value head, all its sources.
+
+Online softmax (Milakov and Gimelshein, arXiv:1805.02867) over blocks of sources, in powers of
+two; nothing of size T * S is made. The H / G heads that read one key/value head share its tiles.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import prange
+from numpy.typing import NDArray
+
+from mhakit.backends.cpu.call import SOURCES, estimate, pack, point
+from mhakit.backends.cpu.flags import inlined, part
+from mhakit.backends.cpu.launch import Kernel
+from mhakit.backends.cpu.memory import FLOAT16, address, fetch_add, read, widen_rows, write
+from mhakit.backends.cpu.score_mod import compiled
+from mhakit.backends.cpu.simd import (
+    VECTOR_BYTES,
+    accumulate,
+    accumulate_visible,
+    column_tops,
+    column_weights,
+    exp2,
+)
+from mhakit.backends.cpu.slices import run_in_slices
+from mhakit.backends.cpu.tiles import (
+    LOG2E,
+    aligned,
+    fill,
+    find_span,
+    pack_queries,
+    place,
+    score_block,
+)
+from mhakit.problem import Problem
+
+__all__ = ["attend"]
+
+LN2 = 0.6931471805599453094
+
+
+def _attend(calls, real, score_mod, score_args):
+    """Write output and lse of work items [counter, stop), one worker a thread."""
+    for _ in prange(calls[0].workers):
+        _work(calls[0], real, score_mod, score_args)
+
+
+_run = Kernel(_attend)
+_run_modified = Kernel(_attend, cached=False)  # a user's function is compiled in
+
+
+def attend(problem: Problem, out: NDArray[Any]) -> NDArray[Any]:
+    """Write attention's output, (B, H, T, E), to ``out`` and return lse, (B, H, T)."""
+    assert problem.value is not None
+    B, H, T, _ = problem.query.shape
+    G = problem.key.shape[1]
+    lse = np.empty((B, H, T), problem.real)
+    calls, alive = pack(problem, rows=H // G * T)
+    call = calls[0]
+    point(call, "out", out, "bhte")
+    call["lse"] = lse.ctypes.data
+    items = B * G * -(-(H // G) * T // int(call["lanes"]))
+    score_mod = compiled(problem)
+    kernel = _run if score_mod is None else _run_modified
+    run_in_slices(
+        kernel, calls, items, estimate(problem), problem.real.type(1), score_mod, problem.score_args
+    )
+    del alive
+    return lse
+
+
+@part
+def _work(call, real, score_mod, score_args):
+    """Take work items until none is left, with scratch tiles made once."""
+    lanes, D, E = call.lanes, call.D, call.E
+    packed, weights, sums = (
+        aligned(real, D, lanes),
+        aligned(real, SOURCES, lanes),
+        aligned(real, E, lanes),
+    )
+    columns = aligned(real, 4, lanes)
+    staged = aligned(real, SOURCES, max(D, E) if call.kind >= FLOAT16 else 1)
+    places = np.empty((5, lanes), np.int64)
+    tiles = -(-(call.H // call.G) * call.T // lanes)
+    while True:
+        item = fetch_add(call.counter, 1)
+        if item >= call.stop:
+            break
+        # the last tiles see most where attention is causal: they come first
+        tile = tiles - 1 - item % tiles
+        pair = item // tiles
+        _attend_tile(
+            call, real, pair // call.G, pair % call.G, tile * lanes, places, packed, weights, sums,
+            columns, staged, score_mod, score_args,
+        )  # fmt: skip
+
+
+@part
+def _attend_tile(
+    call,
+    real,
+    b,
+    g,
+    first_row,
+    places,
+    packed,
+    weights,
+    sums,
+    columns,
+    staged,
+    score_mod,
+    score_args,
+):
+    """Write output and lse of the targets [first_row, first_row + lanes) of one key/value head."""
+    lanes, T, E = call.lanes, call.T, call.E
+    heads, targets, position, low, high = places[0], places[1], places[2], places[3], places[4]
+    ratio = call.H // call.G
+    rows_of_head = ratio * T
+    for lane in range(lanes):
+        row = min(first_row + lane, rows_of_head - 1)  # spare lanes repeat the last target
+        heads[lane] = g * ratio + row // T
+        targets[lane] = row % T
+    place(call, b, targets, position, low, high)
+    pack_queries(call, real, b, heads, targets, LOG2E, packed)
+
+    top, carry, base, total = columns[0], columns[1], columns[2], columns[3]
+    _start(call, real, heads, top, total, sums)
+    first, past, all_first, all_past = find_span(low, high)
+    value = call.value + b * call.value_b + g * call.value_h
+    step = lanes * weights.itemsize
+    for block in range(first // SOURCES, -(-past // SOURCES)):
+        source = max(block * SOURCES, first)
+        rows = min((block + 1) * SOURCES, past) - source
+        score_block(
+            call, real, b, g, source, rows, heads, targets, position, low, high,
+            all_first <= source and source + rows <= all_past, packed, staged, weights, LOG2E,
+            score_mod, score_args,
+        )  # fmt: skip
+        hides = _weigh(real, rows, weights, top, carry, base, total)
+        row, row_stride, across = value + source * call.value_s, call.value_s, call.value_e
+        if call.kind >= FLOAT16:
+            widen_rows(real, call.kind, row, row_stride, across, rows, E, staged)
+            row, row_stride, across = address(staged), staged.strides[0], np.int64(staged.itemsize)
+        if hides:
+            accumulate_visible(
+                real, row, across, row_stride, address(weights), address(sums), step, E, rows,
+                address(carry),
+            )  # fmt: skip
+        else:
+            accumulate(
+                real, row, across, row_stride, address(weights), address(sums), step, E, rows,
+                address(carry),
+            )  # fmt: skip
+    _finish(call, real, b, min(lanes, rows_of_head - first_row), heads, targets, top, total, sums)
+
+
+@inlined
+def _start(call, real, heads, top, total, sums):
+    """Begin with nothing seen, or with the sink, whose logit has weight and no value."""
+    cast = type(real)
+    fill(sums, cast(0))
+    for lane in range(top.size):
+        top[lane] = cast(-np.inf)
+        total[lane] = cast(0)
+        if call.sinks:
+            sink = _sink(call, real, heads[lane])
+            top[lane] = sink * cast(LOG2E)
+            total[lane] = cast(0) if sink == cast(-np.inf) else cast(1)
+
+
+@inlined
+def _sink(call, real, head):
+    return read(real, 0 if call.item == 4 else 1, call.sinks + head * call.item)
+
+
+@inlined
+def _weigh(real, rows, weights, top, carry, base, total):
+    """Turn a block's scores into weights under the new top of each lane; say whether any hides."""
+    cast = type(real)
+    lanes = top.size
+    step = lanes * weights.itemsize
+    for lane in range(lanes):
+        base[lane] = top[lane]
+    for offset in range(0, step, VECTOR_BYTES):
+        column_tops(real, address(weights) + offset, step, rows, address(base) + offset)
+    for lane in range(lanes):
+        new = base[lane]
+        if new == cast(-np.inf):
+            base[lane] = cast(0)
+        carry[lane] = exp2(top[lane] - base[lane])
+        total[lane] *= carry[lane]
+        top[lane] = new
+    hides = False
+    for offset in range(0, step, VECTOR_BYTES):
+        hides |= column_weights(
+            real, address(weights) + offset, step, rows, address(base) + offset,
+            address(total) + offset,
+        )  # fmt: skip
+    return hides
+
+
+@inlined
+def _finish(call, real, b, valid, heads, targets, top, total, sums):
+    """Divide by each lane's sum and write rows of the output; a lane that saw nothing is 0."""
+    cast = type(real)
+    kind, E, step = call.kind, call.E, call.out_e
+    for lane in range(valid):
+        h, t = heads[lane], targets[lane]
+        dead = total[lane] == cast(0)
+        share = cast(0) if dead else cast(1) / total[lane]
+        row = call.out + b * call.out_b + h * call.out_h + t * call.out_t
+        for e in range(E):
+            write(kind, row + e * step, sums[e, lane] * share)
+        lse = (top[lane] + np.log2(total[lane])) * cast(LN2)
+        if call.sinks and total[lane] == cast(1):
+            sink = _sink(call, real, h)
+            if top[lane] == sink * cast(LOG2E):
+                lse = sink  # nothing but the sink was seen: its logit as it came
+        if dead:
+            lse = cast(-np.inf)
+        write(
+            0 if call.item == 4 else 1, call.lse + ((b * call.H + h) * call.T + t) * call.item, lse
+        )

@@ -1,0 +1,18 @@
+"""How every function of this backend is compiled."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numba import njit
+
+__all__ = ["FLAGS", "inlined", "part"]
+
+FLAGS: dict[str, Any] = {"fastmath": {"contract"}, "error_model": "numpy", "nogil": True}
+"""No ``nnan`` and no ``ninf``, -inf and NaN are data; no ``reassoc``, a row's bits are its own."""
+
+inlined = njit(**FLAGS)
+"""Marks a function that kernels call; it is compiled into them and cached with them."""
+
+part = njit(**FLAGS, inline="always")
+"""Marks a stretch of one kernel that has a name of its own: LLVM sees it once, not twice."""

@@ -1,0 +1,124 @@
+"""Scores of chosen heads and targets: one work item is one tile of targets of one head.
+
+The tile product of attention, its scores written out as softmax would receive them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import prange
+from numpy.typing import NDArray
+
+from mhakit.backends.cpu.call import SOURCES, estimate, pack, point
+from mhakit.backends.cpu.flags import inlined, part
+from mhakit.backends.cpu.launch import Kernel
+from mhakit.backends.cpu.memory import FLOAT16, FLOAT32, FLOAT64, fetch_add, read_int64, write
+from mhakit.backends.cpu.score_mod import compiled
+from mhakit.backends.cpu.slices import run_in_slices
+from mhakit.backends.cpu.softmax import normalize
+from mhakit.backends.cpu.tiles import aligned, fill, find_span, pack_queries, place, score_block
+from mhakit.problem import Problem
+
+__all__ = ["score", "weigh"]
+
+
+def _score(calls, real, score_mod, score_args):
+    """Write the scores of work items [counter, stop), one worker a thread."""
+    for _ in prange(calls[0].workers):
+        _work(calls[0], real, score_mod, score_args)
+
+
+_run = Kernel(_score)
+_run_modified = Kernel(_score, cached=False)  # a user's function is compiled in
+
+
+def score(problem: Problem, out: NDArray[Any]) -> None:
+    """Write the scores as softmax would receive them, (B, H, T, S), to ``out``."""
+    H, T = problem.query.shape[1:3]
+    _score_chosen(problem, np.arange(H), np.arange(T), out)
+
+
+def weigh(
+    problem: Problem, heads: NDArray[np.int64], queries: NDArray[np.int64], out: NDArray[Any]
+) -> None:
+    """Write the weights of the chosen heads and targets, (B, len, len, S), to ``out``."""
+    scores = out if out.dtype == problem.real else np.empty(out.shape, problem.real)
+    _score_chosen(problem, heads, queries, scores)
+    sinks = None if problem.sinks is None else problem.sinks[heads]
+    normalize(scores, sinks, out)
+
+
+def _score_chosen(
+    problem: Problem, heads: NDArray[np.int64], queries: NDArray[np.int64], out: NDArray[Any]
+) -> None:
+    """Write the scores of the chosen heads and targets, (B, len, len, S), to ``out``."""
+    heads, queries = np.ascontiguousarray(heads), np.ascontiguousarray(queries)
+    calls, alive = pack(problem, rows=queries.size)
+    call = calls[0]
+    point(call, "out", out, "bhte")
+    call["heads"], call["queries"] = heads.ctypes.data, queries.ctypes.data
+    call["num_heads"], call["num_queries"] = heads.size, queries.size
+    items = problem.query.shape[0] * heads.size * -(-queries.size // int(call["lanes"]))
+    score_mod = compiled(problem)
+    kernel = _run if score_mod is None else _run_modified
+    run_in_slices(
+        kernel, calls, items, estimate(problem), problem.real.type(1), score_mod, problem.score_args
+    )
+    del alive
+
+
+@part
+def _work(call, real, score_mod, score_args):
+    """Take work items until none is left, with scratch tiles made once."""
+    lanes, D = call.lanes, call.D
+    packed, scores = aligned(real, D, lanes), aligned(real, SOURCES, lanes)
+    staged = aligned(real, SOURCES, D if call.kind >= FLOAT16 else 1)
+    places = np.empty((5, lanes), np.int64)
+    tiles = -(-call.num_queries // lanes)
+    while True:
+        item = fetch_add(call.counter, 1)
+        if item >= call.stop:
+            break
+        pair = item // tiles
+        _score_tile(
+            call, real, pair // call.num_heads, pair % call.num_heads, item % tiles * lanes, places,
+            packed, scores, staged, score_mod, score_args,
+        )  # fmt: skip
+
+
+@part
+def _score_tile(call, real, b, i, first_row, places, packed, scores, staged, score_mod, score_args):
+    """Write every source's score for chosen targets [first_row, first_row + lanes) of head i."""
+    lanes, S = call.lanes, call.S
+    heads, targets, position, low, high = places[0], places[1], places[2], places[3], places[4]
+    head = read_int64(call.heads + 8 * i)
+    for lane in range(lanes):
+        row = min(first_row + lane, call.num_queries - 1)  # spare lanes repeat the last target
+        heads[lane] = head
+        targets[lane] = read_int64(call.queries + 8 * row)
+    place(call, b, targets, position, low, high)
+    pack_queries(call, real, b, heads, targets, 1.0, packed)
+    first, past, all_first, all_past = find_span(low, high)
+    for source in range(0, S, SOURCES):
+        rows = min(source + SOURCES, S) - source
+        if first < source + rows and source < past:
+            score_block(
+                call, real, b, head // (call.H // call.G), source, rows, heads, targets, position,
+                low, high, all_first <= source and source + rows <= all_past, packed, staged,
+                scores, 1.0, score_mod, score_args,
+            )  # fmt: skip
+        else:
+            fill(scores, type(real)(-np.inf))
+        _write(call, b, i, first_row, source, rows, scores)
+
+
+@inlined
+def _write(call, b, i, first_row, source, rows, scores):
+    kind = FLOAT32 if call.item == 4 else FLOAT64
+    for lane in range(min(call.lanes, call.num_queries - first_row)):
+        row = call.out + b * call.out_b + i * call.out_h + (first_row + lane) * call.out_t
+        row += source * call.out_e
+        for j in range(rows):
+            write(kind, row + j * call.out_e, scores[j, lane])

@@ -1,0 +1,193 @@
+"""Arithmetic on vector registers, written as LLVM IR: what the intrinsics beside it are made of."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import llvmlite.binding as llvm
+from llvmlite import ir
+from numba import types
+
+from mhakit.backends.cpu.flags import inlined
+
+__all__ = ["INT64", "VECTOR_BYTES", "Emitter", "align", "loop"]
+
+
+def vector_bytes() -> int:
+    """Bytes of one register; MHAKIT_VECTOR_BYTES asks for a narrower one than the CPU has."""
+    features = llvm.get_host_cpu_features()
+    width = 64 if features.get("avx512f") else 32 if features.get("avx2") else 16
+    return min(width, int(os.environ.get("MHAKIT_VECTOR_BYTES", width)))
+
+
+VECTOR_BYTES = vector_bytes()
+
+INT64 = ir.IntType(64)
+_INT32 = ir.IntType(32)
+
+# (2**f - 1) / f on [-0.5, 0.5], highest power first: near-minimax, relative error of the whole
+# below 2e-8 and 2e-17
+_EXP2 = {
+    "float": (
+        0.00015453162965003530993,
+        0.0013390863387636358398,
+        0.0096180825572405753014,
+        0.055503571141760241841,
+        0.24022650760568204586,
+        0.69314718802623774808,
+    ),
+    "double": (
+        4.4549606019592227679e-10,
+        7.0725859563471231203e-9,
+        1.0178062445826910332e-7,
+        1.3215442587886300878e-6,
+        0.000015252733829836149341,
+        0.00015403530441736108213,
+        0.0013333558146416935292,
+        0.0096181291076068884927,
+        0.055504108664821594339,
+        0.2402265069591009822,
+        0.69314718055994530942,
+    ),
+}
+
+
+class Emitter:
+    """Arithmetic of one width, ``lanes`` numbers of one float type or a scalar, as LLVM IR."""
+
+    def __init__(self, builder: ir.IRBuilder, real: Any, *, vector: bool) -> None:
+        self.builder = builder
+        self.double = real == types.float64
+        self.element = ir.DoubleType() if self.double else ir.FloatType()
+        self.bits = ir.IntType(64 if self.double else 32)
+        self.item = 8 if self.double else 4
+        self.lanes = VECTOR_BYTES // self.item if vector else 0
+        self.type = ir.VectorType(self.element, self.lanes) if vector else self.element
+        self.int_type = ir.VectorType(self.bits, self.lanes) if vector else self.bits
+
+    def number(self, value: float) -> ir.Constant:
+        """Return ``value`` in every lane."""
+        return ir.Constant(self.type, [value] * self.lanes if self.lanes else value)
+
+    def integer(self, value: int) -> ir.Constant:
+        """Return the bits ``value`` in every lane."""
+        value &= 2**self.bits.width - 1
+        return ir.Constant(self.int_type, [value] * self.lanes if self.lanes else value)
+
+    def _call(self, name: str, *operands: ir.Value) -> ir.Value:
+        # Module.declare_intrinsic knows no vector types
+        short = f"f{self.bits.width}"
+        full = f"llvm.{name}.{f'v{self.lanes}{short}' if self.lanes else short}"
+        kind = ir.FunctionType(self.type, [self.type] * len(operands))
+        function = self.builder.module.globals.get(full) or ir.Function(
+            self.builder.module, kind, full
+        )
+        return self.builder.call(function, operands)
+
+    def fma(self, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
+        """Return a * b + c, rounded once."""
+        return self._call("fma", a, b, c)
+
+    def load(self, address: ir.Value) -> ir.Value:
+        """Return what lies at an aligned address."""
+        pointer = self.builder.inttoptr(address, self.type.as_pointer())
+        return self.builder.load(pointer, align=VECTOR_BYTES)
+
+    def store(self, value: ir.Value, address: ir.Value) -> None:
+        """Write to an aligned address."""
+        pointer = self.builder.inttoptr(address, self.type.as_pointer())
+        self.builder.store(value, pointer, align=VECTOR_BYTES)
+
+    def splat(self, address: ir.Value) -> ir.Value:
+        """Every lane the number at ``address``, wherever it lies."""
+        pointer = self.builder.inttoptr(address, self.element.as_pointer())
+        number = self.builder.load(pointer, align=1)
+        empty = ir.Constant(self.type, ir.Undefined)
+        first = self.builder.insert_element(empty, number, ir.Constant(_INT32, 0))
+        zeros = ir.Constant(ir.VectorType(_INT32, self.lanes), [0] * self.lanes)
+        return self.builder.shuffle_vector(first, empty, zeros)
+
+    def is_not_hidden(self, weight: ir.Value) -> ir.Value:
+        """Whether the weight is any number but -0.0, which marks a hidden source."""
+        mark = self.integer(1 << (self.bits.width - 1))
+        return self.builder.icmp_unsigned("!=", self.builder.bitcast(weight, self.int_type), mark)
+
+    def _power(self, x: ir.Value) -> tuple[ir.Value, ir.Value]:
+        """Return 2**n and 2**f - 1 with x = n + f, n whole: NaN stays NaN, no integer is made."""
+        builder = self.builder
+        mantissa, exponent_bias = (52, 1023) if self.double else (23, 127)
+        shifter = self.number(
+            1.5 * 2.0**mantissa
+        )  # adding it rounds to whole and keeps n in the low bits
+        shifted = builder.fadd(x, shifter)
+        f = builder.fsub(x, builder.fsub(shifted, shifter))
+        bits = builder.shl(builder.bitcast(shifted, self.int_type), self.integer(mantissa))
+        power = builder.bitcast(
+            builder.add(bits, self.integer(exponent_bias << mantissa)), self.type
+        )
+        coefficients = _EXP2["double" if self.double else "float"]
+        total: ir.Value = self.number(coefficients[0])
+        for coefficient in coefficients[1:]:
+            total = self.fma(total, f, self.number(coefficient))
+        return power, builder.fmul(total, f)
+
+    def exp2(self, x: ir.Value) -> ir.Value:
+        """2**x for x up to 126 (1022), exactly 0 below the normal numbers; exp2(0) is exactly 1."""
+        power, rest = self._power(x)
+        value = self.builder.fmul(power, self.builder.fadd(rest, self.number(1.0)))
+        least = self.number(-1022.0 if self.double else -126.0)
+        return self.builder.select(
+            self.builder.fcmp_ordered("<", x, least), self.number(0.0), value
+        )
+
+    def tanh(self, x: ir.Value) -> ir.Value:
+        """(e^2|x| - 1) / (e^2|x| + 1) with the sign of x; small x keeps its relative precision."""
+        builder = self.builder
+        sign = self.integer(1 << (self.bits.width - 1))
+        bits = builder.bitcast(x, self.int_type)
+        size = builder.bitcast(builder.and_(bits, builder.not_(sign)), self.type)
+        y = builder.fmul(size, self.number(2.8853900817779268147))
+        top = self.number(60.0)  # from here on tanh is 1 in either dtype
+        y = builder.select(builder.fcmp_ordered(">", y, top), top, y)
+        power, rest = self._power(y)
+        minus_one = self.fma(power, rest, builder.fsub(power, self.number(1.0)))
+        ratio = builder.fdiv(minus_one, builder.fadd(minus_one, self.number(2.0)))
+        signed = builder.or_(builder.bitcast(ratio, self.int_type), builder.and_(bits, sign))
+        return builder.bitcast(signed, self.type)
+
+
+def loop(
+    builder: ir.IRBuilder,
+    count: ir.Value,
+    carried: list[ir.Value],
+    body: Callable[[list[ir.Value]], list[ir.Value]],
+) -> list[ir.Value]:
+    """Emit ``count`` turns of ``body``, which maps the carried values to their next ones."""
+    entry = builder.block
+    head, turn, done = (builder.append_basic_block(name) for name in ("head", "turn", "done"))
+    builder.branch(head)
+    builder.position_at_end(head)
+    left = builder.phi(count.type)
+    left.add_incoming(count, entry)
+    phis = []
+    for value in carried:
+        phi = builder.phi(value.type)
+        phi.add_incoming(value, entry)
+        phis.append(phi)
+    builder.cbranch(builder.icmp_signed(">", left, ir.Constant(count.type, 0)), turn, done)
+    builder.position_at_end(turn)
+    following = body(list(phis))
+    left.add_incoming(builder.sub(left, ir.Constant(count.type, 1)), builder.block)
+    for phi, value in zip(phis, following, strict=True):
+        phi.add_incoming(value, builder.block)
+    builder.branch(head)
+    builder.position_at_end(done)
+    return phis
+
+
+@inlined
+def align(address):
+    """Return the next address a register can be loaded from."""
+    return (address + VECTOR_BYTES - 1) // VECTOR_BYTES * VECTOR_BYTES

@@ -1,0 +1,135 @@
+"""The tile product: rows from memory as they lie, times a tile whose lanes are targets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from mhakit.backends.cpu.simd.emitter import INT64, VECTOR_BYTES, Emitter, loop
+
+__all__ = ["accumulate", "accumulate_visible", "multiply"]
+
+# Rows a product takes at once, by its registers of lanes: eight or more independent sums, and
+# sums, lanes and one broadcast number fit the registers. AVX2 has 16 of them, AVX-512 and NEON
+# have 32.
+_ROWS = {2: 4, 1: 8} if VECTOR_BYTES == 32 else {4: 4, 2: 8, 1: 8}
+
+
+class _Product:
+    """Emits C[m, lane] = sum over k of A[m, k] * B[k, lane] for every row m and lane.
+
+    ``mode`` says what a sum starts from, 0 (``multiply``) or C * carry[lane] (``accumulate``).
+    ``accumulate_visible`` leaves out each k at the lanes where B is -0.0, so that what A holds
+    there is never used. A lane sums in the order of k by fma, whatever its neighbours.
+    """
+
+    def __init__(self, mode: str, builder: ir.IRBuilder, real: Any, operands: Any) -> None:
+        self.mode, self.builder = mode, builder
+        self.emit = Emitter(builder, real, vector=True)
+        (self.a, self.a_row, self.a_step, self.b, self.c, self.step, self.rows, self.depth,
+         self.carry) = operands  # fmt: skip
+
+    def _times(self, value: ir.Value, count: int) -> ir.Value:
+        return self.builder.mul(value, ir.Constant(INT64, count))
+
+    def _plus(self, base: ir.Value, count: int) -> ir.Value:
+        return self.builder.add(base, ir.Constant(INT64, count))
+
+    def write(self) -> None:
+        """Emit the whole product, the widest columns of registers first."""
+        builder = self.builder
+        start: ir.Value = ir.Constant(INT64, 0)
+        for vectors in _ROWS:
+            width = ir.Constant(INT64, vectors * VECTOR_BYTES)
+            count = builder.udiv(builder.sub(self.step, start), width)
+
+            def column(carried: list[ir.Value], vectors: int = vectors) -> list[ir.Value]:
+                self._column(carried[0], vectors)
+                return [self._plus(carried[0], vectors * VECTOR_BYTES)]
+
+            (start,) = loop(builder, count, [start], column)
+
+    def _column(self, start: ir.Value, vectors: int) -> None:
+        """Emit all rows of the lanes that begin ``start`` bytes into a tile's rows."""
+        builder = self.builder
+        b, carry = builder.add(self.b, start), builder.add(self.carry, start)
+        a, c = self.a, builder.add(self.c, start)
+        many = _ROWS[vectors]
+        whole = builder.udiv(self.rows, ir.Constant(INT64, many))
+        rest = builder.sub(self.rows, self._times(whole, many))
+        for count, rows in ((whole, many), (rest, 1)):
+
+            def block(carried: list[ir.Value], rows: int = rows) -> list[ir.Value]:
+                a, c = carried
+                self._block(rows, vectors, a, b, c, carry)
+                return [
+                    builder.add(a, self._times(self.a_row, rows)),
+                    builder.add(c, self._times(self.step, rows)),
+                ]
+
+            a, c = loop(builder, count, [a, c], block)
+
+    def _block(
+        self, rows: int, vectors: int, a: ir.Value, b: ir.Value, c: ir.Value, carry: ir.Value
+    ) -> None:
+        """Emit ``rows`` rows and ``vectors`` registers of lanes, whose sums stay in registers."""
+        builder, emit = self.builder, self.emit
+        a_rows = [builder.add(a, self._times(self.a_row, m)) for m in range(rows)]
+        places = [
+            self._plus(builder.add(c, self._times(self.step, m)), v * VECTOR_BYTES)
+            for m in range(rows)
+            for v in range(vectors)
+        ]
+        if self.mode == "multiply":
+            sums = [emit.number(0.0)] * len(places)
+        else:
+            factors = [emit.load(self._plus(carry, v * VECTOR_BYTES)) for v in range(vectors)]
+            sums = [
+                builder.fmul(emit.load(place), factors[i % vectors])
+                for i, place in enumerate(places)
+            ]
+
+        def turn(carried: list[ir.Value]) -> list[ir.Value]:
+            offset, b_row, *sums = carried
+            lanes = [emit.load(self._plus(b_row, v * VECTOR_BYTES)) for v in range(vectors)]
+            seen = [emit.is_not_hidden(lane) for lane in lanes]
+            following = []
+            for m in range(rows):
+                number = emit.splat(builder.add(a_rows[m], offset))
+                for v in range(vectors):
+                    total = sums[m * vectors + v]
+                    added = emit.fma(number, lanes[v], total)
+                    if self.mode == "accumulate_visible":
+                        added = builder.select(seen[v], added, total)
+                    following.append(added)
+            return [builder.add(offset, self.a_step), builder.add(b_row, self.step), *following]
+
+        _, _, *sums = loop(builder, self.depth, [ir.Constant(INT64, 0), b, *sums], turn)
+        for total, place in zip(sums, places, strict=True):
+            emit.store(total, place)
+
+
+def _product(mode: str) -> Any:
+    """Make the intrinsic ``product(real, a, a_row, a_step, b, c, step, rows, depth, carry)``.
+
+    a, b, c and carry are addresses; a_row and a_step the bytes between rows and between k of A,
+    step the bytes of a row of B and C.
+    """
+
+    @intrinsic
+    def product(typing, real, a, a_row, a_step, b, c, step, rows, depth, carry):
+        def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> Any:
+            _Product(mode, builder, sig.args[0], args[1:]).write()
+            return context.get_dummy_value()
+
+        return types.void(real, *([types.int64] * 9)), codegen
+
+    return product
+
+
+multiply = _product("multiply")
+accumulate = _product("accumulate")
+accumulate_visible = _product("accumulate_visible")

@@ -1,0 +1,120 @@
+"""Weighted sums of values: one work item is one tile of targets of one head, all its sources."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import prange
+from numpy.typing import NDArray
+
+from mhakit.backends.cpu.call import CALL, SOURCES, lanes_for, point
+from mhakit.backends.cpu.flags import part
+from mhakit.backends.cpu.launch import Kernel
+from mhakit.backends.cpu.memory import FLOAT16, KINDS, address, fetch_add, read, widen_rows, write
+from mhakit.backends.cpu.simd import accumulate_visible
+from mhakit.backends.cpu.slices import run_in_slices
+from mhakit.backends.cpu.tiles import aligned, fill
+from mhakit.problem import computation_dtype
+
+__all__ = ["weigh_values"]
+
+
+def _weigh_values(calls, real):
+    """Write the sums of work items [counter, stop), one worker a thread."""
+    for _ in prange(calls[0].workers):
+        _work(calls[0], real)
+
+
+_run = Kernel(_weigh_values)
+
+
+def weigh_values(weights: NDArray[Any], value: NDArray[Any], out: NDArray[Any]) -> None:
+    """Write the weighted sum of values, (B, H, T, E); a weight of 0 leaves its value out."""
+    B, H, T, S = weights.shape
+    G, E = value.shape[1], value.shape[3]
+    real = computation_dtype(out.dtype)
+    calls = np.zeros(1, CALL)
+    call = calls[0]
+    lanes = lanes_for(T, real)
+    sizes = {"B": B, "H": H, "G": G, "T": T, "S": S, "E": E, "lanes": lanes}
+    for name, size in sizes.items():
+        call[name] = size
+    call["kind"] = KINDS[out.dtype.name]
+    point(call, "mask", weights, "bhts")
+    point(call, "value", value, "bhse")
+    point(call, "out", out, "bhte")
+    items = B * H * -(-T // lanes)
+    run_in_slices(_run, calls, items, 0.02 * E * weights.size, real.type(1))
+
+
+@part
+def _work(call, real):
+    """Take work items until none is left, with scratch tiles made once."""
+    lanes, E = call.lanes, call.E
+    laid, sums = aligned(real, SOURCES, lanes), aligned(real, E, lanes)
+    ones = aligned(real, 1, lanes)
+    fill(ones, type(real)(1))
+    staged = aligned(real, SOURCES, E if call.kind >= FLOAT16 else 1)
+    tiles = -(-call.T // lanes)
+    while True:
+        item = fetch_add(call.counter, 1)
+        if item >= call.stop:
+            break
+        pair = item // tiles
+        _sum_tile(
+            call,
+            real,
+            pair // call.H,
+            pair % call.H,
+            item % tiles * lanes,
+            laid,
+            sums,
+            ones,
+            staged,
+        )
+
+
+@part
+def _sum_tile(call, real, b, h, first_row, laid, sums, ones, staged):
+    """Write the sums of targets [first_row, first_row + lanes) of one head."""
+    cast = type(real)
+    lanes, kind, E = call.lanes, call.kind, call.E
+    valid = min(lanes, call.T - first_row)
+    value = call.value + b * call.value_b + h // (call.H // call.G) * call.value_h
+    step = lanes * laid.itemsize
+    fill(sums, cast(0))
+    for source in range(0, call.S, SOURCES):
+        rows = min(source + SOURCES, call.S) - source
+        for lane in range(lanes):
+            t = first_row + min(lane, valid - 1)
+            row = (
+                call.mask
+                + b * call.mask_b
+                + h * call.mask_h
+                + t * call.mask_t
+                + source * call.mask_s
+            )
+            for i in range(rows):
+                weight = read(real, kind, row + i * call.mask_s)
+                laid[i, lane] = cast(-0.0) if weight == cast(0) else weight
+        row, row_stride, across = value + source * call.value_s, call.value_s, call.value_e
+        if kind >= FLOAT16:
+            widen_rows(real, kind, row, row_stride, across, rows, E, staged)
+            row, row_stride, across = address(staged), staged.strides[0], np.int64(staged.itemsize)
+        accumulate_visible(
+            real,
+            row,
+            across,
+            row_stride,
+            address(laid),
+            address(sums),
+            step,
+            E,
+            rows,
+            address(ones),
+        )
+    for lane in range(valid):
+        row = call.out + b * call.out_b + h * call.out_h + (first_row + lane) * call.out_t
+        for e in range(E):
+            write(kind, row + e * call.out_e, sums[e, lane])

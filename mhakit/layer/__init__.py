@@ -1,0 +1,5 @@
+"""The layer: project, attend, combine, with learned weights."""
+
+from mhakit.layer.multi_head import MultiHeadAttention
+
+__all__ = ["MultiHeadAttention"]

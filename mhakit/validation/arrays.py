@@ -1,0 +1,169 @@
+"""One array or list of the caller's at a time: what it is, and memory for what is returned."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mhakit.errors import DTypeError, OutOfMemory, ParameterError, ShapeError
+from mhakit.problem import UNBOUNDED
+
+__all__ = [
+    "as_array",
+    "as_float_array",
+    "as_indices",
+    "as_integers",
+    "as_output",
+    "empty",
+    "require_layout",
+    "require_rank",
+    "require_same_dtype",
+]
+
+Array = NDArray[Any]
+
+FLOATS = ("float64", "float32", "float16", "bfloat16")
+LAYOUTS = ("BHTD", "BTHD")
+LARGEST = UNBOUNDED // 2  # so that position + reach stays an int64
+
+
+def as_array(value: object, name: str) -> Array:
+    """Return ``value`` as an ndarray without a copy, or raise DTypeError."""
+    if type(value) is np.ndarray:
+        return value
+    if isinstance(value, np.ma.MaskedArray):
+        raise DTypeError(
+            f"{name} must not be a masked array, whose mask would be lost; "
+            "pass its .data, and what is hidden as mask="
+        )
+    try:
+        if hasattr(value, "__array__"):
+            return np.asarray(value)
+        if hasattr(value, "__dlpack__"):
+            return cast(Array, np.from_dlpack(value))
+    except Exception as error:
+        raise DTypeError(
+            f"{name} must be an array on the CPU that NumPy can read, got "
+            f"{type(value).__name__} ({error}); pass a NumPy array"
+        ) from error
+    raise DTypeError(
+        f"{name} must be an array, got {type(value).__name__}; "
+        f"pass np.asarray({name}) of a float dtype"
+    )
+
+
+def as_float_array(value: object, name: str) -> Array:
+    """Return ``value`` as an ndarray of float64, float32, float16 or bfloat16, without a copy."""
+    array = as_array(value, name)
+    dtype = array.dtype
+    if dtype.name not in FLOATS:
+        raise DTypeError(f"{name} must be {', '.join(FLOATS[:3])} or bfloat16, got {dtype.name}")
+    if not dtype.isnative:
+        raise DTypeError(
+            f"{name} must be in this machine's byte order, got {dtype.str}; "
+            f"pass {name}.astype({name}.dtype.newbyteorder('='))"
+        )
+    return array
+
+
+def require_same_dtype(arrays: dict[str, Array]) -> None:
+    """Raise DTypeError unless all the arrays are of the first one's dtype."""
+    names = list(arrays)
+    first = arrays[names[0]].dtype
+    for name in names[1:]:
+        if arrays[name].dtype != first:
+            raise DTypeError(
+                f"{name} must have the dtype of {names[0]}, {first.name}, "
+                f"got {arrays[name].dtype.name}"
+            )
+
+
+def require_layout(layout: object) -> None:
+    """Raise ParameterError unless ``layout`` names an axis order."""
+    if layout not in LAYOUTS:
+        raise ParameterError(f"layout must be 'BHTD' or 'BTHD', got {layout!r}")
+
+
+def require_rank(array: Array, name: str, batched: bool, letters: str) -> None:
+    """Raise ShapeError unless ``array`` has the axes ``letters``, all of them or all but B."""
+    axes = letters if batched else letters[1:]
+    if array.ndim != len(axes):
+        raise ShapeError(
+            f"{name} must be {_axes(axes)} {_with_b(batched)}, got shape {array.shape}"
+        )
+
+
+def _axes(letters: str) -> str:
+    return f"({', '.join(letters)})"
+
+
+def _with_b(batched: bool) -> str:
+    return "as query has B" if batched else "as query has no B"
+
+
+def empty(shape: tuple[int, ...], dtype: np.dtype[Any], what: str) -> Array:
+    """Allocate an array, or raise OutOfMemory that says how many bytes were asked for."""
+    try:
+        return np.empty(shape, dtype)
+    except (MemoryError, ValueError) as error:  # ValueError: more than the address space
+        size = math.prod(shape) * dtype.itemsize
+        raise OutOfMemory(
+            f"{what} of shape {shape} and dtype {dtype.name} must fit in memory, "
+            f"got a request of {size:,} bytes that was refused; "
+            "ask for fewer rows or heads at a time"
+        ) from error
+
+
+def as_output(
+    out: object, shape: tuple[int, ...], dtype: np.dtype[Any], inputs: dict[str, Array | None]
+) -> Array:
+    """Check the array a caller wants written: exact shape and dtype, no memory of an input."""
+    if not isinstance(out, np.ndarray):
+        raise DTypeError(f"out must be a NumPy array, got {type(out).__name__}")
+    if out.shape != shape:
+        raise ShapeError(f"out must have shape {shape}, got shape {out.shape}")
+    if out.dtype != dtype:
+        raise DTypeError(f"out must have dtype {dtype.name}, got {out.dtype.name}")
+    if not out.flags.writeable:
+        raise ParameterError("out must be writeable, got a read-only array")
+    for name, array in inputs.items():
+        if array is not None and np.shares_memory(out, array):
+            raise ParameterError(
+                f"out must share no memory with {name}, got an array that does; pass a fresh one"
+            )
+    return out
+
+
+def as_integers(value: object, name: str) -> NDArray[np.int64]:
+    """Return integers of any kind, lists too, as int64."""
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError) as error:  # a ragged list
+        raise DTypeError(f"{name} must be integers, got {value!r}") from error
+    if array.size == 0 and isinstance(value, list):
+        array = array.astype(np.int64)
+    if array.dtype.kind not in "iu":
+        raise DTypeError(f"{name} must be integers, got {array.dtype.name}")
+    if array.size and (array.max() > LARGEST or array.min() < -LARGEST):
+        raise ParameterError(f"{name} must lie within +-2**60, got {array.max()} and {array.min()}")
+    return array.astype(np.int64)
+
+
+def as_indices(indices: object | None, name: str, size: int, letter: str) -> NDArray[np.int64]:
+    """Return chosen positions along an axis, negatives counted from its end; None is all."""
+    if indices is None:
+        return np.arange(size, dtype=np.int64)
+    array = as_integers(indices, name)
+    if array.ndim != 1:
+        raise ShapeError(
+            f"{name} must be a 1-D list of positions in {letter}, got shape {array.shape}"
+        )
+    wrong = array[(array < -size) | (array >= size)]
+    if wrong.size:
+        raise ParameterError(
+            f"{name} must lie in [{-size}, {size}) as {letter}={size}, got {int(wrong[0])}"
+        )
+    return np.asarray(np.where(array < 0, array + size, array), dtype=np.int64)

@@ -1,0 +1,1 @@
+"""mhakit's own head combinations, each a plugin that is found by its entry point."""

@@ -1,0 +1,363 @@
+"""Which plugins are found, which are left out, and what is said about them."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import warnings
+from importlib import metadata
+
+import pytest
+
+from mhakit import registry
+from mhakit.errors import CombinationNotFound, MhakitWarning, ParameterError, PluginError
+from mhakit.plugin_api import CombinationPlan, HeadCombination
+
+HEADER = """
+from abc import abstractmethod
+from mhakit.plugin_api import CombinationPlan, HeadCombination, hookimpl
+
+class Good(HeadCombination):
+    name = "good"
+    reference = "a test"
+
+    def plan(self, heads, parameters, **_):
+        return CombinationPlan(groups=1)
+
+class Other(Good):
+    name = "other"
+
+"""
+REGISTER_GOOD = """
+@hookimpl
+def mhakit_register_combinations(register):
+    register(Good)
+"""
+
+
+class Unregistered(HeadCombination):
+    name = "unregistered"
+    reference = "a test"
+
+    def plan(self, heads, parameters, **_):
+        return CombinationPlan(groups=1)
+
+
+class Shelf:
+    """A folder on sys.path that distributions are put into."""
+
+    def __init__(self, path):
+        self.path = path
+        self.modules = []
+
+    def put(self, distribution, source, *, entries=None, module=None, version="1.2"):
+        module = module or distribution.replace("-", "_").lower()
+        lines = entries or [f"{module} = {module}"]
+        info = self.path / f"{distribution}-{version}.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n"
+        )
+        (info / "entry_points.txt").write_text("\n".join(["[mhakit]", *lines]) + "\n")
+        (self.path / f"{module}.py").write_text(HEADER + source)
+        self.modules.append(module)
+
+
+@pytest.fixture(autouse=True)
+def fresh_registry():
+    registry.reset()
+    yield
+    registry.reset()
+
+
+@pytest.fixture
+def shelf(tmp_path, monkeypatch):
+    made = Shelf(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield made
+    for module in made.modules:
+        sys.modules.pop(module, None)
+
+
+def only(monkeypatch, *paths):
+    """Let the registry see the distributions of these folders alone."""
+    everywhere = metadata.distributions
+    monkeypatch.setattr(
+        metadata, "distributions", lambda: everywhere(path=[str(path) for path in paths])
+    )
+
+
+def names():
+    return [record.name for record in registry.installed()]
+
+
+def test_our_own_combinations_are_found_by_entry_point():
+    records = {record.name: record for record in registry.installed()}
+    assert records["average"].distribution == "mhakit"
+    assert records["average"].reference == "arXiv:1710.10903"
+    assert records["concat_project"].module == "mhakit_builtins.concat_project"
+    assert registry.find("concat_project") is records["concat_project"].cls
+
+
+def test_a_record_says_where_a_combination_came_from(shelf):
+    shelf.put("far-away", REGISTER_GOOD)
+    (record,) = [record for record in registry.installed() if record.name == "good"]
+    assert repr(record) == "<good: far_away.Good of far-away 1.2, a test>"
+
+
+def test_an_unknown_name_is_told_the_nearest_and_all_that_are_installed():
+    with pytest.raises(
+        CombinationNotFound,
+        match=r"must be an installed name, got 'Avrage'; did you mean 'average'\? "
+        r"installed: average,.*concat_project",
+    ):
+        registry.find("Avrage")
+
+
+def test_a_name_that_resembles_none_is_told_what_is_installed():
+    with pytest.raises(CombinationNotFound, match=r"got 'xyz'; installed: average,"):
+        registry.find("xyz")
+
+
+BROKEN = {
+    "import": (
+        "import no_such_module_at_all",
+        r"ModuleNotFoundError: No module named 'no_such_module_at_all'",
+    ),
+    "syntax": ("def (:", r"SyntaxError: "),
+    "exit": ("raise SystemExit('bye')", r"SystemExit: bye"),
+    "hook": (
+        "@hookimpl\ndef mhakit_register_combinations(register):\n"
+        "    register(Good)\n    raise ZeroDivisionError('halfway')",
+        r"ZeroDivisionError: halfway",
+    ),
+    "misspelt": (
+        "@hookimpl\ndef mhakit_regster_combinations(register):\n    register(Good)",
+        r"its hook must be named mhakit_register_combinations, got mhakit_regster_combinations",
+    ),
+    "argument": (
+        "@hookimpl\ndef mhakit_register_combinations(register, colour):\n    register(Good)",
+        r"mhakit_register_combinations must take the one argument register; .*colour",
+    ),
+    "unmarked": (
+        "def mhakit_register_combinations(register):\n    register(Good)",
+        r"it must have a function mhakit_register_combinations\(register\) marked @hookimpl",
+    ),
+    "nothing": (
+        "@hookimpl\ndef mhakit_register_combinations(register):\n    pass",
+        r"it must register a combination, got none",
+    ),
+    "no subclass": (
+        REGISTER_GOOD + "    register(int)",
+        r"a combination must be a subclass of HeadCombination, got <class 'int'>",
+    ),
+    "an object": (
+        REGISTER_GOOD + "    register(Good())",
+        r"a combination must be a subclass of HeadCombination, got <.*Good object",
+    ),
+    "no name": (
+        "class Bare(HeadCombination):\n    reference = 'a test'\n    plan = Good.plan\n"
+        + REGISTER_GOOD
+        + "    register(Bare)",
+        r"combination Bare must have the class attribute name, a string that is not empty, got N",
+    ),
+    "no reference": (
+        "class Bare(HeadCombination):\n    name = 'bare'\n    plan = Good.plan\n"
+        + REGISTER_GOOD
+        + "    register(Bare)",
+        r"combination Bare must have the class attribute reference",
+    ),
+    "nothing to run": (
+        "class Idle(HeadCombination):\n    name = 'idle'\n    reference = 'a test'\n"
+        + REGISTER_GOOD
+        + "    register(Idle)",
+        r"combination 'idle' must define plan or forward, got neither",
+    ),
+    "no default": (
+        "class Picky(Good):\n    def __init__(self, k, j=1): pass\n"
+        + REGISTER_GOOD
+        + "    register(Picky)",
+        r"combination 'good' must have a default for every constructor argument, got none for k",
+    ),
+    "abstract": (
+        "class Unfinished(Good):\n    @abstractmethod\n    def mix(self): ...\n"
+        + REGISTER_GOOD
+        + "    register(Unfinished)",
+        r"combination 'good' must define mix, got an abstract class",
+    ),
+    "twins": (
+        "class Twin(Good): pass\n" + REGISTER_GOOD + "    register(Twin)",
+        r"it must register 'good' once, got two classes of that name",
+    ),
+    "asks": (
+        "@hookimpl\ndef mhakit_register_combinations(register):\n"
+        "    from mhakit import registry\n    registry.installed()",
+        r"combinations must not be asked for while plugins register them",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", BROKEN)
+def test_a_broken_plugin_is_left_out_with_its_cause_and_the_others_stay(shelf, fault):
+    source, cause = BROKEN[fault]
+    shelf.put("broken-one", source)
+    shelf.put("whole-one", "@hookimpl\ndef mhakit_register_combinations(register): register(Other)")
+    told = rf"broken-one 1\.2 \(entry point 'broken_one'\): .*{cause}"
+    with pytest.warns(MhakitWarning, match="plugin left out: " + told) as caught:
+        found = names()
+    assert len(caught) == 1
+    assert {"average", "concat_project", "other"} <= set(found)
+    assert "good" not in found
+    with pytest.raises(CombinationNotFound, match=rf"got 'good'.*left out: {told}"):
+        registry.find("good")
+
+
+def test_entry_points_that_cannot_be_read_are_reported(shelf):
+    shelf.put("garbled", "", entries=["no equals sign here"])
+    with pytest.warns(MhakitWarning, match=r"garbled: its entry points cannot be read: "):
+        assert "average" in names()
+
+
+def test_a_name_that_two_distributions_register_is_refused_and_others_stay_usable(shelf):
+    both = REGISTER_GOOD + "    register(type('Own', (Good,), {'name': __name__}))"
+    shelf.put("left-hand", both)
+    shelf.put("right-hand", both)
+    parties = r"Good of left-hand 1\.2 \(entry point 'left_hand'\) and Good of right-hand 1\.2"
+    swapped = r"Good of right-hand 1\.2 \(entry point 'right_hand'\) and Good of left-hand 1\.2"
+    either = f"({parties}|{swapped})"
+    with pytest.warns(MhakitWarning, match=f"combination 'good' is registered by {either}"):
+        found = names()
+    assert {"average", "concat_project", "left_hand", "right_hand"} <= set(found)
+    assert "good" not in found
+    with pytest.raises(
+        PluginError, match=f"combination 'good' must be registered once, got {either}"
+    ):
+        registry.find("good")
+    assert registry.find("left_hand").__name__ == "Own"
+
+
+def test_equal_entry_point_names_of_two_distributions_both_load(shelf):
+    shelf.put("first-come", REGISTER_GOOD, entries=["same = first_come"])
+    shelf.put(
+        "second-come",
+        "@hookimpl\ndef mhakit_register_combinations(register): register(Other)",
+        entries=["same = second_come"],
+    )
+    assert {"good", "other"} <= set(names())
+
+
+def test_a_distribution_that_lies_on_the_path_twice_is_no_conflict(shelf, tmp_path, monkeypatch):
+    shelf.put("far-away", REGISTER_GOOD)
+    again = Shelf(tmp_path / "again")
+    again.put("Far_Away", REGISTER_GOOD, module="far_away", version="1.1")
+    monkeypatch.syspath_prepend(again.path)
+    record = next(record for record in registry.installed() if record.name == "good")
+    assert record.version == "1.1"
+
+
+def test_a_class_that_one_distribution_names_twice_is_no_conflict(shelf):
+    shelf.put("far-away", REGISTER_GOOD, entries=["one = far_away", "two = far_away"])
+    assert registry.find("good").__module__ == "far_away"
+
+
+def test_a_plugin_may_register_several_combinations(shelf):
+    shelf.put("several", REGISTER_GOOD + "    register(Other)")
+    assert {"good", "other"} <= set(names())
+
+
+def test_a_checkout_that_was_never_installed_is_told_to_install(tmp_path, monkeypatch):
+    only(monkeypatch, tmp_path)
+    for ask in (registry.installed, lambda: registry.find("average")):
+        with pytest.raises(
+            PluginError,
+            match=r"mhakit must be installed .*no entry point of the group 'mhakit'; run `pip inst",
+        ):
+            ask()
+
+
+def test_a_stranger_alone_is_found_and_the_rest_is_told_to_install(shelf, monkeypatch):
+    only(monkeypatch, shelf.path)
+    shelf.put("far-away", REGISTER_GOOD)
+    assert names() == ["good"]
+    with pytest.raises(
+        CombinationNotFound, match=r"installed: good; mhakit's own are missing .*`pip install -e"
+    ):
+        registry.find("average")
+
+
+def test_a_warning_turned_into_an_error_leaves_a_whole_registry(shelf):
+    shelf.put("broken-one", "raise RuntimeError('no')")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(MhakitWarning, match=r"broken-one .*RuntimeError: no"):
+            registry.installed()
+        assert "average" in names()
+
+
+def test_hooks_run_once_whatever_the_number_of_threads_and_questions(shelf):
+    shelf.put("counting", "calls = []\n" + REGISTER_GOOD + "    calls.append(1)")
+    ready = threading.Barrier(4)
+    found = []
+
+    def ask():
+        ready.wait()
+        found.append(registry.find("good"))
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    registry.find("good")
+    assert len(found) == 4
+    assert len(sys.modules["counting"].calls) == 1
+
+
+def test_reset_lets_a_plugin_installed_meanwhile_be_found(shelf):
+    before = names()
+    shelf.put("late", REGISTER_GOOD)
+    assert names() == before
+    registry.reset()
+    assert "good" in names()
+
+
+def test_a_name_a_class_and_an_object_all_stand_for_a_combination():
+    average = registry.find("average")
+    assert type(registry.resolve("average")) is average
+    assert type(registry.resolve(average)) is average
+    made = Unregistered()
+    assert registry.resolve(made) is made
+
+
+@pytest.mark.parametrize("value", [3, None, b"average"])
+def test_what_stands_for_no_combination_is_refused(value):
+    with pytest.raises(
+        ParameterError,
+        match=r"combination must be an installed name, a HeadCombination class or an object of one",
+    ):
+        registry.resolve(value)
+
+
+def test_a_class_that_breaks_the_rules_is_refused_before_it_is_built():
+    with pytest.raises(PluginError, match=r"must be a subclass of HeadCombination, got .*'dict'"):
+        registry.resolve(dict)
+
+
+def test_a_constructor_that_fails_is_named():
+    class Fragile(Unregistered):
+        def __init__(self):
+            raise OSError("no file")
+
+    with pytest.raises(
+        PluginError,
+        match=r"combination 'unregistered' must be built by .*Fragile\(\), got OSError: no file",
+    ):
+        registry.resolve(Fragile)
+
+
+def test_an_object_may_have_options_without_defaults():
+    class Optional(Unregistered):
+        def __init__(self, k):
+            self.k = k
+
+    assert registry.resolve(Optional(3)).k == 3
