@@ -199,7 +199,7 @@ def _attention(arrays: Any, keywords: Any, arithmetic: Arithmetic) -> tuple[Arra
 
 
 def _scores(arrays: Any, keywords: Any, arithmetic: Arithmetic) -> tuple[Array, ...]:
-    problem, _ = as_problem(arrays[0], arrays[1], None, **keywords)
+    problem, _ = as_problem(arrays[0], arrays[1], None, needs_value=False, **keywords)
     out = np.empty((*problem.query.shape[:3], problem.key.shape[2]), arithmetic.real)
     reference.score(problem, out, arithmetic=arithmetic)
     return (out,)
@@ -208,7 +208,7 @@ def _scores(arrays: Any, keywords: Any, arithmetic: Arithmetic) -> tuple[Array, 
 def _weights(arrays: Any, keywords: Any, arithmetic: Arithmetic) -> tuple[Array, ...]:
     chosen = {name: keywords[name] for name in ("heads", "queries") if name in keywords}
     others = {name: value for name, value in keywords.items() if name not in chosen}
-    problem, _ = as_problem(arrays[0], arrays[1], None, **others)
+    problem, _ = as_problem(arrays[0], arrays[1], None, needs_value=False, **others)
     heads = as_indices(chosen.get("heads"), "heads", problem.query.shape[1], "H")
     queries = as_indices(chosen.get("queries"), "queries", problem.query.shape[2], "T")
     out = np.empty(

@@ -15,7 +15,15 @@ from mhakit.errors import MhakitError, ParameterError, PluginError, ShapeError
 from mhakit.plugin_api import HeadCombination, HeadShape, ParameterSpec
 from mhakit.validation import as_float_array
 
-__all__ = ["Rng", "as_generator", "ask_parameters", "check_parameters", "initialize", "speaking"]
+__all__ = [
+    "Rng",
+    "as_generator",
+    "ask_parameters",
+    "check_parameters",
+    "initialize",
+    "require_mapping",
+    "speaking",
+]
 
 Array = NDArray[Any]
 Rng = int | np.random.Generator | None
@@ -36,14 +44,19 @@ def as_generator(rng: object) -> np.random.Generator:
     )
 
 
-def check_parameters(
-    strategy: HeadCombination, shape: HeadShape, parameters: Mapping[str, Any]
-) -> dict[str, Array]:
-    """Return the parameters a strategy asks for, or raise for one that is missing or unfit."""
+def require_mapping(parameters: object) -> None:
+    """Raise ParameterError unless arrays come by name."""
     if not isinstance(parameters, Mapping):
         raise ParameterError(
             f"parameters must be a mapping of names to arrays, got {type(parameters).__name__}"
         )
+
+
+def check_parameters(
+    strategy: HeadCombination, shape: HeadShape, parameters: Mapping[str, Any]
+) -> dict[str, Array]:
+    """Return the parameters a strategy asks for, or raise for one that is missing or unfit."""
+    require_mapping(parameters)
     specs = ask_parameters(strategy, shape)
     names = ", ".join(specs) or "none"
     for given in parameters:

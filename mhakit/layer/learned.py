@@ -8,7 +8,14 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from mhakit.api.parameters import Rng, as_generator, ask_parameters, check_parameters, initialize
+from mhakit.api.parameters import (
+    Rng,
+    as_generator,
+    ask_parameters,
+    check_parameters,
+    initialize,
+    require_mapping,
+)
 from mhakit.errors import ParameterError
 from mhakit.layer.projections import Projections, as_learned
 from mhakit.layer.sizes import as_dtype, as_size, as_sizes
@@ -279,6 +286,8 @@ class LearnedLayer:
         >>> layer.combine_with("average", rng=0)
         ('weight',)
         """
+        if parameters is not None:
+            require_mapping(parameters)
         strategy = resolve(combination)
         shape = self._shape
         specs = ask_parameters(strategy, shape)
@@ -287,7 +296,7 @@ class LearnedLayer:
             kept = self._combined.get(name)
             if kept is not None and kept.shape == tuple(spec.shape):
                 values[name] = kept
-        values |= {} if parameters is None else dict(parameters)
+        values |= parameters or {}
         generator = as_generator(rng)
         fresh = tuple(name for name in specs if name not in values)
         for name in fresh:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mhakit.api.parameters import require_mapping
 from mhakit.errors import DTypeError, ParameterError, ShapeError
 from mhakit.problem import computation_dtype
 from mhakit.validation import as_float_array
@@ -123,10 +124,7 @@ def as_learned(
     values: Mapping[str, Any], known: Mapping[str, Array], dtype: np.dtype[Any]
 ) -> dict[str, Array]:
     """Return the values given for known parameters in the layer's dtype, or raise by name."""
-    if not isinstance(values, Mapping):
-        raise ParameterError(
-            f"parameters must be a mapping of names to arrays, got {type(values).__name__}"
-        )
+    require_mapping(values)
     learned = {}
     for name, value in values.items():
         if name not in known:

@@ -42,11 +42,15 @@ def as_problem(
     score_mod: Callable[..., Any] | None = None,
     score_args: tuple[Any, ...] = (),
     layout: str = "BHTD",
+    needs_value: bool = True,
 ) -> tuple[Problem, bool]:
-    """Check a call and return its `Problem` and whether the caller's arrays had a B axis."""
+    """Check a call and return its `Problem` and whether the caller's arrays had a B axis.
+
+    ``needs_value`` is False where only scores or weights are asked for.
+    """
     require_layout(layout)
     arrays = {"query": as_float_array(query, "query"), "key": as_float_array(key, "key")}
-    if value is not None:
+    if needs_value:
         arrays["value"] = as_float_array(value, "value")
     require_same_dtype(arrays)
     batched = arrays["query"].ndim != 3

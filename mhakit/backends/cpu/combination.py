@@ -99,7 +99,7 @@ def _flat(array: Array, steps: tuple[int, ...]) -> tuple[Array, Place]:
     item = array.itemsize
     if array.strides[3] not in steps and array.shape[3] > 1:
         array = np.ascontiguousarray(array)
-    if not array.flags.aligned or any(stride % item for stride in array.strides):
+    if not array.flags.aligned:  # aligned strides are whole numbers of items
         array = np.ascontiguousarray(array)
     # an axis of size 1 may have any stride
     strides = [s // item if n > 1 else 0 for n, s in zip(array.shape, array.strides, strict=True)]

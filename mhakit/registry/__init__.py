@@ -8,16 +8,9 @@ run once, when the registry is first needed, never in a forward pass.
 from __future__ import annotations
 
 import difflib
-import inspect
-import re
 import threading
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cache
-from importlib import metadata
-
-import pluggy
 
 from mhakit.errors import (
     CombinationNotFound,
@@ -26,13 +19,20 @@ from mhakit.errors import (
     ParameterError,
     PluginError,
 )
-from mhakit.plugin_api import ENTRY_POINT_GROUP, CombinationHooks, HeadCombination
+from mhakit.plugin_api import ENTRY_POINT_GROUP, HeadCombination
+from mhakit.registry.loading import (
+    Plugin,
+    cause_of,
+    check_class,
+    check_options,
+    plugins,
+    register,
+)
 
 __all__ = ["InstalledCombination", "find", "installed", "reset", "resolve"]
 
-HOOK = "mhakit_register_combinations"
 OWN_DISTRIBUTION = "mhakit"
-INSTALL = "run `pip install -e .` in its checkout, or `pip install mhakit`"
+INSTALL = "run `pip install -e .` in its checkout"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -65,18 +65,6 @@ class InstalledCombination:
             f"<{self.name}: {self.module}.{self.cls.__qualname__} "
             f"of {self.distribution} {self.version}, {self.reference}>"
         )
-
-
-@dataclass(frozen=True, slots=True)
-class _Plugin:
-    """One entry point of one distribution."""
-
-    distribution: str
-    version: str
-    entry: metadata.EntryPoint
-
-    def __str__(self) -> str:
-        return f"{self.distribution} {self.version} (entry point {self.entry.name!r})"
 
 
 @dataclass(slots=True)
@@ -170,14 +158,14 @@ def resolve(combination: object) -> HeadCombination:
     'average'
     """
     if isinstance(combination, HeadCombination):
-        _check_class(type(combination))
+        check_class(type(combination))
         return combination
     if isinstance(combination, str):
         cls = find(combination)
     elif isinstance(combination, type):
         cls = combination
-        _check_class(cls)
-        _check_options(cls)
+        check_class(cls)
+        check_options(cls)
     else:
         raise ParameterError(
             "combination must be an installed name, a HeadCombination class or an object of one, "
@@ -189,7 +177,7 @@ def resolve(combination: object) -> HeadCombination:
         raise
     except Exception as error:
         raise PluginError(
-            f"combination {cls.name!r} must be built by {cls.__qualname__}(), got {_cause(error)}"
+            f"combination {cls.name!r} must be built by {cls.__qualname__}(), got {cause_of(error)}"
         ) from error
 
 
@@ -234,19 +222,19 @@ def _built() -> _Registry:
 def _build() -> tuple[_Registry, list[str]]:
     """Ask every plugin; return the registry and what there is to warn of."""
     registry = _Registry()
-    claims: dict[str, list[tuple[_Plugin, type[HeadCombination]]]] = {}
+    claims: dict[str, list[tuple[Plugin, type[HeadCombination]]]] = {}
     count = 0
-    for found in _plugins():
+    for found in plugins():
         count += 1
         if isinstance(found, str):
             registry.left_out.append(found)
             continue
         registry.own |= found.distribution == OWN_DISTRIBUTION
         try:
-            classes = _register(found)
+            classes = register(found)
         # a plugin may raise anything at all, and sys.exit() must not end its host
         except (Exception, SystemExit) as error:
-            cause = str(error) if isinstance(error, PluginError) else _cause(error)
+            cause = str(error) if isinstance(error, PluginError) else cause_of(error)
             registry.left_out.append(f"{found}: {cause}")
             continue
         for cls in classes:
@@ -274,102 +262,6 @@ def _build() -> tuple[_Registry, list[str]]:
     return registry, complaints
 
 
-def _plugins() -> Iterator[_Plugin | str]:
-    """Yield each entry point of the group once, or in words what cannot be read.
-
-    A distribution that lies on sys.path twice, editable and as a wheel, counts once: the first,
-    as imports have it.
-    """
-    seen: set[str] = set()
-    for distribution in metadata.distributions():
-        # cheap, and an unrelated distribution that is half removed is none of our business
-        if f"[{ENTRY_POINT_GROUP}]" not in (distribution.read_text("entry_points.txt") or ""):
-            continue
-        name = "a distribution without a name"
-        try:
-            name = distribution.metadata["Name"] or name
-            version = distribution.metadata["Version"] or "of no version"
-            entries = [e for e in distribution.entry_points if e.group == ENTRY_POINT_GROUP]
-        except Exception as error:
-            yield f"{name}: its entry points cannot be read: {_cause(error)}"
-            continue
-        key = re.sub(r"[-_.]+", "-", name).lower()
-        if key in seen:
-            continue
-        seen.add(key)
-        for entry in entries:
-            yield _Plugin(name, version, entry)
-
-
-def _register(found: _Plugin) -> list[type[HeadCombination]]:
-    """Load one plugin, check its hooks, and return the classes it registers."""
-    manager = pluggy.PluginManager(ENTRY_POINT_GROUP)
-    manager.add_hookspecs(CombinationHooks)
-    plugin = found.entry.load()
-    try:
-        manager.register(plugin, name=found.entry.name)
-    except pluggy.PluginValidationError as error:
-        told = " ".join(str(error).split())
-        raise PluginError(f"{HOOK} must take the one argument register; {told}") from error
-    hooks = manager.get_hookcallers(plugin) or []
-    try:
-        manager.check_pending()
-    except pluggy.PluginValidationError as error:
-        unknown = ", ".join(hook.name for hook in hooks if not hook.has_spec())
-        raise PluginError(f"its hook must be named {HOOK}, got {unknown}") from error
-    if not hooks:
-        raise PluginError(f"it must have a function {HOOK}(register) marked @hookimpl, got none")
-
-    classes: list[type[HeadCombination]] = []
-    manager.hook.mhakit_register_combinations(register=classes.append)
-    if not classes:
-        raise PluginError("it must register a combination, got none; its hook must call register")
-    by_name: dict[str, type[HeadCombination]] = {}
-    for cls in classes:
-        _check_class(cls)
-        _check_options(cls)
-        if by_name.setdefault(cls.name, cls) is not cls:
-            raise PluginError(f"it must register {cls.name!r} once, got two classes of that name")
-    return list(by_name.values())
-
-
-def _check_class(cls: object) -> None:
-    """Raise PluginError unless ``cls`` keeps the rules of `mhakit.plugin_api`."""
-    if not isinstance(cls, type) or not issubclass(cls, HeadCombination):
-        raise PluginError(f"a combination must be a subclass of HeadCombination, got {cls!r}")
-    for attribute in ("name", "reference"):
-        text = getattr(cls, attribute, None)
-        if not isinstance(text, str) or not text:
-            raise PluginError(
-                f"combination {cls.__qualname__} must have the class attribute {attribute}, "
-                f"a string that is not empty, got {text!r}"
-            )
-    if cls.plan is HeadCombination.plan and cls.forward is HeadCombination.forward:
-        raise PluginError(f"combination {cls.name!r} must define plan or forward, got neither")
-
-
-@cache
-def _check_options(cls: type[HeadCombination]) -> None:
-    """Raise PluginError unless ``cls()`` can be called; options have defaults."""
-    if inspect.isabstract(cls):
-        raise PluginError(
-            f"combination {cls.name!r} must define {', '.join(sorted(cls.__abstractmethods__))}, "
-            "got an abstract class"
-        )
-    options = inspect.signature(cls).parameters.values()
-    required = [
-        option.name
-        for option in options
-        if option.default is option.empty
-        and option.kind not in (option.VAR_POSITIONAL, option.VAR_KEYWORD)
-    ]
-    if required:
-        raise PluginError(
-            f"combination {cls.name!r} must have a default for every constructor argument, "
-            f"got none for {', '.join(required)}"
-        )
-
-
 def _not_found(name: str, registry: _Registry) -> str:
     """Say what was asked for, what is nearest, what there is, and what was left out."""
     known = {known.lower(): known for known in (*registry.by_name, *registry.disputed)}
@@ -384,9 +276,3 @@ def _not_found(name: str, registry: _Registry) -> str:
     if registry.left_out:
         message += "; left out: " + "; ".join(registry.left_out)
     return message
-
-
-def _cause(error: BaseException) -> str:
-    """Return an error in one line, with its type."""
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -1,0 +1,167 @@
+"""How kernels run: in several threads at once, after a fork, from a warm and from a stale cache."""
+
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import mhakit
+from mhakit.testing import Sizes, draw
+
+LARGE = Sizes(2, 4, 2, 200, 200, 32, 32)
+
+
+def run_fresh(code, *, path=None, **environment):
+    """Run code in a process of its own and return what it printed."""
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        capture_output=True, text=True, timeout=300, check=False, cwd=path,
+        env={**os.environ, **environment},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_callers_in_several_threads_get_the_same_bits(form):
+    arrays = draw(LARGE, np.float32)
+    expected = mhakit.attention(*arrays, causal=True)
+    with ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(lambda _: mhakit.attention(*arrays, causal=True), range(40)))
+    for result in results:
+        np.testing.assert_array_equal(result, expected)
+
+
+@pytest.mark.parametrize("layer", ["omp", "workqueue"])
+def test_threads_and_forks_survive_under_a_threading_layer(layer):
+    printed = run_fresh(
+        """
+        import os, warnings
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forking with threads
+        from concurrent.futures import ThreadPoolExecutor
+        import numpy as np, numba, mhakit
+        from mhakit.testing import Sizes, draw
+        from mhakit.backends.cpu import launch
+        launch.SERIAL_BELOW = 0
+        arrays = draw(Sizes(2, 4, 2, 100, 100, 16, 16), np.float32)
+        expected = mhakit.attention(*arrays)
+        with ThreadPoolExecutor(4) as pool:
+            results = list(pool.map(lambda _: mhakit.attention(*arrays), range(20)))
+        assert all(np.array_equal(result, expected) for result in results)
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if np.array_equal(mhakit.attention(*arrays), expected) else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        print(numba.threading_layer())
+        """,
+        NUMBA_THREADING_LAYER=layer,
+    )
+    assert printed == layer
+
+
+def test_a_process_pool_gets_the_same_bits():
+    printed = run_fresh(
+        """
+        import multiprocessing, warnings
+        warnings.simplefilter("ignore", DeprecationWarning)
+        import numpy as np, mhakit
+        from mhakit.testing import Sizes, draw
+        arrays = draw(Sizes(2, 4, 2, 200, 200, 32, 32), np.float32)
+
+        def attend(_):
+            return mhakit.attention(*arrays)
+
+        expected = attend(0)
+        with multiprocessing.get_context("fork").Pool(2) as pool:
+            results = pool.map(attend, range(4))
+        print(all(np.array_equal(result, expected) for result in results))
+        """
+    )
+    assert printed == "True"
+
+
+MISSES = """
+    import numpy as np, mhakit, json
+    from mhakit.backends.cpu import attention
+    x = np.ones((1, 1, 3, 8), np.float32)
+    mhakit.attention(x, x, x)
+    kernel = attention._run.serial
+    print(sum(kernel.stats.cache_misses.values()), sum(kernel.stats.cache_hits.values()))
+"""
+
+
+def test_an_edit_anywhere_in_the_kernels_sources_is_a_miss(tmp_path):
+    package = tmp_path / "mhakit"
+    shutil.copytree(
+        Path(mhakit.__file__).parent, package,
+        ignore=shutil.ignore_patterns("__pycache__", "sample"),
+    )  # fmt: skip
+    environment = {"NUMBA_CACHE_DIR": str(tmp_path / "cache"), "PYTHONPATH": str(tmp_path)}
+    assert run_fresh(MISSES, path=tmp_path, **environment) == "1 0"
+    assert run_fresh(MISSES, path=tmp_path, **environment) == "0 1"
+    edited = package / "backends" / "cpu" / "simd" / "columns.py"  # not the kernel's own file
+    edited.write_text(edited.read_text() + "\n# edited\n")
+    assert run_fresh(MISSES, path=tmp_path, **environment) == "1 0"
+
+
+def test_the_serial_and_the_parallel_form_do_not_take_each_others_cache(tmp_path):
+    code = """
+    import numpy as np, mhakit
+    from mhakit.backends.cpu import attention, launch
+    x = np.ones((1, 1, 3, 8), np.float32)
+    for limit in (0, float("inf")):
+        launch.SERIAL_BELOW = limit
+        mhakit.attention(x, x, x)
+    forms = attention._run.parallel, attention._run.serial
+    print(*(sum(form.stats.cache_hits.values()) for form in forms), forms[0].parallel_diagnostics is not None)
+    parallel = forms[0].overloads[forms[0].signatures[0]].metadata["parfor_diagnostics"]
+    serial = forms[1].overloads[forms[1].signatures[0]].metadata["parfor_diagnostics"]
+    """
+    environment = {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    assert run_fresh(code, **environment).startswith("0 0")
+    assert run_fresh(code, **environment).startswith("1 1")
+
+
+@pytest.mark.parametrize("width", [16, 32])
+def test_narrower_registers_give_the_same_bits(width, tmp_path):
+    code = """
+        import sys, numpy as np, mhakit
+        from mhakit.backends.cpu.simd import VECTOR_BYTES
+        from mhakit.testing import Sizes, draw
+        for dtype in (np.float32, np.float64):
+            arrays = draw(Sizes(1, 4, 2, 50, 90, 20, 12), dtype)
+            mask = np.random.default_rng(1).random((50, 90)) < 0.7
+            for keywords in ({"causal": "bottom_right"}, {"mask": mask, "softcap": 3.0}):
+                output, lse = mhakit.attention(*arrays, **keywords, return_lse=True)
+                sys.stdout.write((output.tobytes() + lse.tobytes()).hex())
+        print("", VECTOR_BYTES)
+    """
+    bits, _ = run_fresh(code).split()
+    narrow, used = run_fresh(
+        code, MHAKIT_VECTOR_BYTES=str(width), NUMBA_CACHE_DIR=str(tmp_path)
+    ).split()
+    assert int(used) == width
+    assert narrow == bits
+
+
+def test_ctrl_c_is_heard_within_a_long_call():
+    printed = run_fresh(
+        """
+        import signal, threading, time, numpy as np, mhakit
+        x = np.ones((1, 8, 256, 64), np.float32)
+        mhakit.attention(x, x, x)
+        x = np.ones((1, 32, 20000, 64), np.float32)
+        started = time.perf_counter()
+        threading.Timer(0.3, lambda: signal.raise_signal(signal.SIGINT)).start()
+        try:
+            mhakit.attention(x, x, x)
+        except KeyboardInterrupt:
+            print("heard")
+        """
+    )
+    assert printed == "heard"
