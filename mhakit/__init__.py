@@ -1,35 +1,41 @@
 """Multi-head attention on NumPy arrays, with Numba kernels, and heads combined by plugins.
 
-Importing this imports no numba; the first call of a kernel does. Start with `attention`,
-`MultiHeadAttention` and `combinations`; the letters of all shapes are in `mhakit.problem`.
+Names are loaded when first used: importing this imports neither numba nor a plugin. Start with
+`attention`, `MultiHeadAttention` and `combinations`; the letters of all shapes are in
+`mhakit.problem`.
 """
 
-from mhakit.api import (
-    Explanation,
-    attention,
-    attention_scores,
-    attention_weights,
-    combinations,
-    combine,
-    explain,
-    merge_attention,
-    softmax,
-    weighted_sum,
-)
-from mhakit.errors import (
-    BackendUnavailable,
-    CheckpointError,
-    CombinationNotFound,
-    CompileError,
-    DTypeError,
-    MhakitError,
-    MhakitWarning,
-    OutOfMemory,
-    ParameterError,
-    PluginError,
-    ShapeError,
-)
-from mhakit.layer import MultiHeadAttention
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mhakit import analysis, models, plugin_api, testing
+    from mhakit.api import (
+        Explanation,
+        attention,
+        attention_scores,
+        attention_weights,
+        combinations,
+        combine,
+        explain,
+        merge_attention,
+        softmax,
+        weighted_sum,
+    )
+    from mhakit.errors import (
+        BackendUnavailable,
+        CheckpointError,
+        CombinationNotFound,
+        CompileError,
+        DTypeError,
+        MhakitError,
+        MhakitWarning,
+        OutOfMemory,
+        ParameterError,
+        PluginError,
+        ShapeError,
+    )
+    from mhakit.layer import MultiHeadAttention
 
 __version__ = "0.1.0"
 
@@ -48,6 +54,7 @@ __all__ = [
     "PluginError",
     "ShapeError",
     "__version__",
+    "analysis",
     "attention",
     "attention_scores",
     "attention_weights",
@@ -55,6 +62,28 @@ __all__ = [
     "combine",
     "explain",
     "merge_attention",
+    "models",
+    "plugin_api",
     "softmax",
+    "testing",
     "weighted_sum",
 ]
+
+_MODULES = ("analysis", "models", "plugin_api", "testing")
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'mhakit' has no attribute {name!r}")
+    if name in _MODULES:
+        return import_module(f"mhakit.{name}")
+    if name == "MultiHeadAttention":
+        home = "mhakit.layer"
+    else:
+        home = "mhakit.errors" if name[0].isupper() and name != "Explanation" else "mhakit.api"
+    globals()[name] = value = getattr(import_module(home), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

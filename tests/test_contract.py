@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import mhakit
+from mhakit.problem import computation_dtype
 from mhakit.testing import GRID, Sizes, assert_within, budget, draw
 
 SIZES = Sizes(2, 4, 2, 70, 150, 16, 24)
@@ -317,9 +318,7 @@ def test_6_outputs_that_were_poisoned_are_written_throughout(dtype, backend):
     assert mhakit.attention(query, key, value, **keywords, out=out, backend=backend) is out
     expected, _ = budget("attention", query, key, value, **keywords)
     assert_within(out, expected)
-    scores = np.full(
-        (SIZES.B, SIZES.H, SIZES.T, SIZES.S), np.nan, mhakit.problem.computation_dtype(dtype)
-    )
+    scores = np.full((SIZES.B, SIZES.H, SIZES.T, SIZES.S), np.nan, computation_dtype(dtype))
     mhakit.attention_scores(query, key, **keywords, out=scores, backend=backend)
     assert not np.isnan(scores).any()
 

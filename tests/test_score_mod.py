@@ -8,6 +8,7 @@ import pytest
 
 import mhakit
 from mhakit import CompileError
+from mhakit.problem import computation_dtype
 from mhakit.testing import Sizes, assert_within, budget, draw
 
 SIZES = Sizes(2, 4, 2, 40, 70, 16, 12)
@@ -43,7 +44,7 @@ EXAMPLES = {
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_worked_examples_stay_in_the_budget(name, dtype):
     score_mod, make_args = EXAMPLES[name]
-    args = make_args(mhakit.problem.computation_dtype(dtype))
+    args = make_args(computation_dtype(dtype))
     arrays = draw(SIZES, dtype)
     keywords = {"score_mod": score_mod, "score_args": args, "causal": "bottom_right"}
     expected, expected_lse = budget("attention", *arrays, **keywords)

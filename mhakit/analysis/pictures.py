@@ -19,7 +19,7 @@ __all__ = ["SUFFIXES", "draw_heads", "picture_path"]
 
 SUFFIXES = (".svg", ".png", ".pdf")
 
-FIXED_STYLE = {
+FIXED_STYLE: dict[Any, Any] = {
     "svg.hashsalt": "mhakit",  # the same figure gives the same bytes
     "svg.fonttype": "none",  # words stay text: they can be searched, and any script shows
     "text.usetex": False,
@@ -231,7 +231,7 @@ def _figure(
     figure.text(
         (margin + 1.95) / width,
         0.39 / height,
-        "weight: a row is the word that looks, a column the word looked at",
+        "row: the word that looks, column: the word looked at",
         fontsize=FONT,
         va="center",
     )

@@ -164,10 +164,14 @@ class Encoder:
         >>> run.hidden_states.shape, run.layers[0].heads.shape
         ((2, 8, 384), (2, 12, 8, 32))
         """
-        single = isinstance(sentences, str | Sentence)
+        several = [sentences] if isinstance(sentences, str | Sentence) else sentences
+        if not isinstance(several, Iterable):
+            raise ParameterError(
+                f"sentences must be a str, a Sentence or several of them, got {sentences!r}"
+            )
         batch = tuple(
             sentence if isinstance(sentence, Sentence) else self.tokenize(sentence)
-            for sentence in ([sentences] if single else sentences)  # type: ignore[union-attr]
+            for sentence in several
         )
         if not batch:
             raise ParameterError("sentences must be at least one sentence, got none")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -35,7 +37,7 @@ class EncoderLayer:
     def __init__(self, tensors: Tensors, prefix: str, config: Config) -> None:
         H, M, D = config.num_heads, config.model_width, config.head_width
         self.attention = MultiHeadAttention(M, H, dtype=np.float32, rng=0)
-        parameters = {}
+        parameters: dict[str, NDArray[Any]] = {}
         for role in ("query", "key", "value"):
             weight = tensors.take(f"{prefix}attention.self.{role}.weight", (M, M))
             bias = tensors.take(f"{prefix}attention.self.{role}.bias", (M,))

@@ -51,6 +51,11 @@ class InstalledCombination:
         The module its class is defined in.
     cls : type
         The class itself.
+
+    Examples
+    --------
+    >>> [record.reference for record in installed() if record.name == "average"]
+    ['arXiv:1710.10903']
     """
 
     name: str

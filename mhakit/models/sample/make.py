@@ -26,7 +26,7 @@ COMMON_BELOW = 3_000
 """Ids below it are special tokens, characters and the 1000 most frequent words: kept in 8 bits."""
 
 KEPT_BELOW = 24_750
-"""Ids below it are kept, the rest is cut but for single characters: a smaller id, a commoner word."""
+"""Ids below it are kept, of the others single characters only; the smaller the commoner."""
 
 WORDS = "embeddings.word_embeddings.weight"
 LEFT_OUT = ("embeddings.position_ids", "pooler.dense.weight", "pooler.dense.bias")
