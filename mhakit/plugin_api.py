@@ -157,7 +157,7 @@ class HeadCombination(ABC):
     linear_in_heads: ClassVar[bool] = True
     stochastic: ClassVar[bool] = False
 
-    def validate(self, shape: HeadShape) -> None:
+    def validate(self, shape: HeadShape) -> None:  # noqa: B027  # any sizes do, by default
         """Raise ParameterError, with the way out, where these sizes cannot be combined so."""
 
     def parameters(self, shape: HeadShape) -> dict[str, ParameterSpec]:

@@ -15,7 +15,7 @@ SIZES = Sizes(2, 4, 2, 70, 150, 16, 24)
 def hiding_keywords(rule, sizes=SIZES):
     """Return keywords that hide some sources by ``rule``, and what they hide, (B, H, T, S)."""
     B, H, _, T, S, *_ = sizes
-    b, t, s = np.ogrid[:B, :T, :S]
+    _, t, s = np.ogrid[:B, :T, :S]
     if rule == "mask":
         mask = np.random.default_rng(5).random((B, H, T, S)) < 0.5
         mask[:, :, :, 33] = False

@@ -105,7 +105,7 @@ def test_without_B_offsets_and_lengths_are_single_ints():
 def test_sinks_are_one_float_for_each_query_head():
     with pytest.raises(ShapeError, match=r"sinks must be \(H,\) with H=4, got shape \(2,\)"):
         mhakit.attention(QUERY, KEY, VALUE, sinks=np.zeros(2))
-    with pytest.raises(DTypeError, match="sinks must be float64, .* got int64"):
+    with pytest.raises(DTypeError, match=r"sinks must be float64, .* got int64"):
         mhakit.attention_weights(QUERY, KEY, sinks=np.zeros(4, int))
 
 

@@ -236,6 +236,14 @@ def test_a_name_that_two_distributions_register_is_refused_and_others_stay_usabl
     assert registry.find("left_hand").__name__ == "Own"
 
 
+def test_a_stranger_who_takes_a_name_of_our_own_is_left_out_and_ours_stays_usable(shelf):
+    shelf.put("far-away", REGISTER_GOOD + "    register(type('Own', (Good,), {'name': 'average'}))")
+    told = r"Own of far-away 1\.2 \(entry point 'far_away'\): its name 'average' is one of mhakit's own"
+    with pytest.warns(MhakitWarning, match=f"combination left out: {told}; rename it"):
+        assert {"average", "good"} <= set(names())
+    assert registry.find("average").__module__ == "mhakit_builtins.average"
+
+
 def test_equal_entry_point_names_of_two_distributions_both_load(shelf):
     shelf.put("first-come", REGISTER_GOOD, entries=["same = first_come"])
     shelf.put(

@@ -82,7 +82,7 @@ def test_it_is_told_batch_head_position_and_source():
 
 
 def test_what_it_returns_for_a_hidden_source_is_discarded():
-    query, key, value = draw(SIZES, np.float32)
+    query, key, _ = draw(SIZES, np.float32)
 
     def ones(score, b, h, t, s):
         return type(score)(1)

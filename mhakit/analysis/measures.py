@@ -57,7 +57,8 @@ def entropy(weights: ArrayLike) -> Numbers:
     """
     A = _weights(weights)
     logarithm = np.log(A, out=np.zeros_like(A), where=A > 0)
-    return 0.0 - (A * logarithm).sum(axis=-1)  # 0 - x: never -0.0
+    spread: Numbers = 0.0 - (A * logarithm).sum(axis=-1)  # 0 - x: never -0.0
+    return spread
 
 
 def relative_entropy(weights: ArrayLike, visible: ArrayLike | None = None) -> Numbers:
@@ -97,7 +98,7 @@ def relative_entropy(weights: ArrayLike, visible: ArrayLike | None = None) -> Nu
     count = np.broadcast_to(count, A.shape[:-1])
     largest = np.log(np.maximum(count, 1).astype(np.float64))
     spread = entropy(A)
-    return np.divide(spread, largest, out=np.zeros_like(spread), where=largest > 0)
+    return _ratio(spread, largest)
 
 
 def strongest_source(weights: ArrayLike) -> NDArray[np.int64]:
@@ -195,7 +196,8 @@ def mean_distance(weights: ArrayLike, query_offset: int = 0) -> Numbers:
     array([0.5, 0. ])
     """
     A = _weights(weights)
-    return (A * np.abs(_offsets(A, query_offset))).sum(axis=-1)
+    distance: Numbers = (A * np.abs(_offsets(A, query_offset))).sum(axis=-1)
+    return distance
 
 
 def offset_score(weights: ArrayLike, offset: int, query_offset: int = 0) -> Numbers:
@@ -298,4 +300,5 @@ def _offsets(A: NDArray[Any], query_offset: int) -> NDArray[np.int64]:
 
 
 def _ratio(part: Numbers, whole: Numbers) -> Numbers:
-    return np.divide(part, whole, out=np.zeros_like(whole), where=whole > 0)
+    ratio: Numbers = np.divide(part, whole, out=np.zeros_like(whole), where=whole > 0)
+    return ratio

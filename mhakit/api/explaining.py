@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -154,14 +155,13 @@ def _bytes(problem: Problem) -> int:
         for array in given
         if array is not None
     )
-    return int(read) + B * H * T * value.shape[3] * value.itemsize
+    written: int = B * H * T * value.shape[3] * value.itemsize
+    return read + written
 
 
 def _distinct(shape: tuple[int, ...], strides: tuple[int, ...]) -> int:
-    count = 1
-    for size, stride in zip(shape, strides, strict=True):
-        count *= size if stride or size == 0 else 1
-    return count
+    sizes = (size for size, stride in zip(shape, strides, strict=True) if stride or size == 0)
+    return math.prod(sizes)
 
 
 def _readable(value: object) -> str:

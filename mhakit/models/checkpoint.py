@@ -11,6 +11,7 @@ float64, float32, float16 and bfloat16, a matrix may be stored in fewer bits, a 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -235,12 +236,15 @@ def read_tensors(directory: Path) -> Tensors:
     """Return the tensors of a checkpoint directory."""
     try:
         import safetensors
+        from safetensors import SafetensorError
+
+        deserialize: Callable[[bytes], list[tuple[str, dict[str, Any]]]] = safetensors.deserialize
     except ImportError as error:
         raise missing_extra(error) from error
     path = directory / "model.safetensors"
     try:
-        entries = dict(safetensors.deserialize(path.read_bytes()))
-    except (OSError, safetensors.SafetensorError) as error:
+        entries = dict(deserialize(path.read_bytes()))
+    except (OSError, SafetensorError) as error:
         raise CheckpointError(
             f"{path} must be a whole safetensors file, got: {error}; fetch it again"
         ) from error

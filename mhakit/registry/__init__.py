@@ -251,9 +251,18 @@ def _build() -> tuple[_Registry, list[str]]:
         )
     complaints = [f"plugin left out: {left}" for left in registry.left_out]
     for name, claimed in claims.items():
-        plugin, cls = claimed[0]
+        # a name of our own stays ours: a stranger who takes it too must not break every layer
+        ours = [claim for claim in claimed if claim[0].distribution == OWN_DISTRIBUTION]
+        plugin, cls = (ours or claimed)[0]
         # one distribution may name one class twice; two distributions may not, whichever class
-        if len({(party.distribution, cls) for party, cls in claimed}) > 1:
+        disputed = len({(party.distribution, cls) for party, cls in claimed}) > 1
+        if disputed and ours:
+            others = " and ".join(
+                f"{other.__qualname__} of {party}" for party, other in claimed if party != plugin
+            )
+            registry.left_out.append(f"{others}: its name {name!r} is one of mhakit's own")
+            complaints.append(f"combination left out: {registry.left_out[-1]}; rename it")
+        elif disputed:
             parties = " and ".join(f"{cls.__qualname__} of {party}" for party, cls in claimed)
             registry.disputed[name] = parties
             complaints.append(

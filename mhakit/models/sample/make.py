@@ -92,7 +92,7 @@ def kept_words(vocabulary: dict[str, int]) -> tuple[list[str], list[str]]:
 def cut_tokenizer(tokenizer: dict[str, Any], kept: list[str]) -> dict[str, Any]:
     """Return the tokenizer with the kept words only, renumbered in that order."""
     new = {word: row for row, word in enumerate(kept)}
-    cut = json.loads(json.dumps(tokenizer))
+    cut: dict[str, Any] = json.loads(json.dumps(tokenizer))
     cut["truncation"] = cut["padding"] = None
     cut["model"]["vocab"] = new
     for token in cut["added_tokens"]:
@@ -126,7 +126,8 @@ def four_bits(matrix: Floats) -> tuple[NDArray[np.uint8], NDArray[np.float16]]:
         smallest_error[better] = error[better]
         scales[better] = scale[better]
         numbers[better] = (rounded[better] + 8).astype(np.uint8)
-    return numbers[:, 0::2] | numbers[:, 1::2] << 4, scales
+    pairs: NDArray[np.uint8] = numbers[:, 0::2] | numbers[:, 1::2] << np.uint8(4)
+    return pairs, scales
 
 
 def _nonzero(scale: Floats) -> Floats:
