@@ -15,7 +15,16 @@ from numpy.typing import NDArray
 from mhakit.backends.cpu.call import SOURCES, estimate, pack, point
 from mhakit.backends.cpu.flags import inlined, part
 from mhakit.backends.cpu.launch import Kernel
-from mhakit.backends.cpu.memory import FLOAT16, address, fetch_add, read, widen_rows, write
+from mhakit.backends.cpu.memory import (
+    FLOAT16,
+    FLOAT32,
+    FLOAT64,
+    address,
+    fetch_add,
+    read,
+    write,
+)
+from mhakit.backends.cpu.rows import store_rows, widen_rows
 from mhakit.backends.cpu.score_mod import compiled
 from mhakit.backends.cpu.simd import (
     VECTOR_BYTES,
@@ -27,13 +36,18 @@ from mhakit.backends.cpu.simd import (
 )
 from mhakit.backends.cpu.slices import run_in_slices
 from mhakit.backends.cpu.tiles import (
+    HEAD,
     LOG2E,
+    ROW,
+    TARGET,
     aligned,
     fill,
     find_span,
     pack_queries,
     place,
+    places_of,
     score_block,
+    scratch_for,
 )
 from mhakit.problem import Problem
 
@@ -76,14 +90,10 @@ def attend(problem: Problem, out: NDArray[Any]) -> NDArray[Any]:
 def _work(call, real, score_mod, score_args):
     """Take work items until none is left, with scratch tiles made once."""
     lanes, D, E = call.lanes, call.D, call.E
-    packed, weights, sums = (
-        aligned(real, D, lanes),
-        aligned(real, SOURCES, lanes),
-        aligned(real, E, lanes),
-    )
-    columns = aligned(real, 4, lanes)
-    staged = aligned(real, SOURCES, max(D, E) if call.kind >= FLOAT16 else 1)
-    places = np.empty((5, lanes), np.int64)
+    packed, weights = aligned(real, D, lanes), aligned(real, SOURCES, lanes)
+    sums, columns = aligned(real, E, lanes), aligned(real, 4, lanes)
+    staged, turned = scratch_for(call, real)
+    places = places_of(lanes)
     tiles = -(-(call.H // call.G) * call.T // lanes)
     while True:
         item = fetch_add(call.counter, 1)
@@ -94,50 +104,37 @@ def _work(call, real, score_mod, score_args):
         pair = item // tiles
         _attend_tile(
             call, real, pair // call.G, pair % call.G, tile * lanes, places, packed, weights, sums,
-            columns, staged, score_mod, score_args,
+            columns, staged, turned, score_mod, score_args,
         )  # fmt: skip
 
 
 @part
 def _attend_tile(
-    call,
-    real,
-    b,
-    g,
-    first_row,
-    places,
-    packed,
-    weights,
-    sums,
-    columns,
-    staged,
-    score_mod,
+    call, real, b, g, first_row, places, packed, weights, sums, columns, staged, turned, score_mod,
     score_args,
-):
+):  # fmt: skip
     """Write output and lse of the targets [first_row, first_row + lanes) of one key/value head."""
     lanes, T, E = call.lanes, call.T, call.E
-    heads, targets, position, low, high = places[0], places[1], places[2], places[3], places[4]
     ratio = call.H // call.G
-    rows_of_head = ratio * T
     for lane in range(lanes):
-        row = min(first_row + lane, rows_of_head - 1)  # spare lanes repeat the last target
-        heads[lane] = g * ratio + row // T
-        targets[lane] = row % T
-    place(call, b, targets, position, low, high)
-    pack_queries(call, real, b, heads, targets, LOG2E, packed)
+        row = min(first_row + lane, ratio * T - 1)  # spare lanes repeat the last target
+        places[HEAD, lane] = g * ratio + row // T
+        places[TARGET, lane] = row % T
+    place(call, b, places)
+    pack_queries(call, real, b, LOG2E, places, packed)
 
     top, carry, base, total = columns[0], columns[1], columns[2], columns[3]
-    _start(call, real, heads, top, total, sums)
-    first, past, all_first, all_past = find_span(low, high)
+    _start(call, real, places, top, total, sums)
+    first, past, all_first, all_past = find_span(places)
     value = call.value + b * call.value_b + g * call.value_h
     step = lanes * weights.itemsize
     for block in range(first // SOURCES, -(-past // SOURCES)):
         source = max(block * SOURCES, first)
         rows = min((block + 1) * SOURCES, past) - source
         score_block(
-            call, real, b, g, source, rows, heads, targets, position, low, high,
-            all_first <= source and source + rows <= all_past, packed, staged, weights, LOG2E,
-            score_mod, score_args,
+            call, real, b, g, source, rows, places,
+            all_first <= source and source + rows <= all_past, packed, staged, turned, weights,
+            LOG2E, score_mod, score_args,
         )  # fmt: skip
         hides = _weigh(real, rows, weights, top, carry, base, total)
         row, row_stride, across = value + source * call.value_s, call.value_s, call.value_e
@@ -154,11 +151,11 @@ def _attend_tile(
                 real, row, across, row_stride, address(weights), address(sums), step, E, rows,
                 address(carry),
             )  # fmt: skip
-    _finish(call, real, b, min(lanes, rows_of_head - first_row), heads, targets, top, total, sums)
+    _finish(call, real, b, places, top, total, sums)
 
 
 @inlined
-def _start(call, real, heads, top, total, sums):
+def _start(call, real, places, top, total, sums):
     """Begin with nothing seen, or with the sink, whose logit has weight and no value."""
     cast = type(real)
     fill(sums, cast(0))
@@ -166,7 +163,7 @@ def _start(call, real, heads, top, total, sums):
         top[lane] = cast(-np.inf)
         total[lane] = cast(0)
         if call.sinks:
-            sink = _sink(call, real, heads[lane])
+            sink = _sink(call, real, places[HEAD, lane])
             top[lane] = sink * cast(LOG2E)
             total[lane] = cast(0) if sink == cast(-np.inf) else cast(1)
 
@@ -203,17 +200,13 @@ def _weigh(real, rows, weights, top, carry, base, total):
 
 
 @inlined
-def _finish(call, real, b, valid, heads, targets, top, total, sums):
+def _finish(call, real, b, places, top, total, sums):
     """Divide by each lane's sum and write rows of the output; a lane that saw nothing is 0."""
     cast = type(real)
-    kind, E, step = call.kind, call.E, call.out_e
-    for lane in range(valid):
-        h, t = heads[lane], targets[lane]
+    native = FLOAT32 if sums.itemsize == 4 else FLOAT64
+    for lane in range(top.size):
+        h, t = places[HEAD, lane], places[TARGET, lane]
         dead = total[lane] == cast(0)
-        share = cast(0) if dead else cast(1) / total[lane]
-        row = call.out + b * call.out_b + h * call.out_h + t * call.out_t
-        for e in range(E):
-            write(kind, row + e * step, sums[e, lane] * share)
         lse = (top[lane] + np.log2(total[lane])) * cast(LN2)
         if call.sinks and total[lane] == cast(1):
             sink = _sink(call, real, h)
@@ -221,6 +214,10 @@ def _finish(call, real, b, valid, heads, targets, top, total, sums):
                 lse = sink  # nothing but the sink was seen: its logit as it came
         if dead:
             lse = cast(-np.inf)
-        write(
-            0 if call.item == 4 else 1, call.lse + ((b * call.H + h) * call.T + t) * call.item, lse
-        )
+        write(native, call.lse + ((b * call.H + h) * call.T + t) * call.item, lse)
+        total[lane] = cast(0) if dead else cast(1) / total[lane]
+        places[ROW, lane] = call.out + b * call.out_b + h * call.out_h + t * call.out_t
+    for e in range(call.E):
+        for lane in range(top.size):
+            sums[e, lane] *= total[lane]
+    store_rows(real, call.kind, places[ROW], call.out_e, call.E, sums)

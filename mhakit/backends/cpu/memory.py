@@ -25,7 +25,6 @@ __all__ = [
     "read",
     "read_bool",
     "read_int64",
-    "widen_rows",
     "write",
 ]
 
@@ -142,16 +141,3 @@ def write(kind, address, value):
         _write_float16(address, types.float32(value))
     else:
         _write_bfloat16(address, types.float32(value))
-
-
-@inlined
-def widen_rows(real, kind, address, row, step, rows, width, out):
-    """Write the (rows, width) numbers at ``address`` to ``out``, in the type of ``real``."""
-    for i in range(rows):
-        base = address + i * row
-        if kind == FLOAT16:
-            for j in range(width):
-                out[i, j] = _read_float16(base + j * step)
-        else:
-            for j in range(width):
-                out[i, j] = _read_bfloat16(base + j * step)

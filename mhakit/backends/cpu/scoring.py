@@ -12,13 +12,26 @@ from numba import prange
 from numpy.typing import NDArray
 
 from mhakit.backends.cpu.call import SOURCES, estimate, pack, point
-from mhakit.backends.cpu.flags import inlined, part
+from mhakit.backends.cpu.flags import part
 from mhakit.backends.cpu.launch import Kernel
-from mhakit.backends.cpu.memory import FLOAT16, FLOAT32, FLOAT64, fetch_add, read_int64, write
+from mhakit.backends.cpu.memory import FLOAT32, FLOAT64, fetch_add, read_int64
+from mhakit.backends.cpu.rows import store_rows
 from mhakit.backends.cpu.score_mod import compiled
 from mhakit.backends.cpu.slices import run_in_slices
 from mhakit.backends.cpu.softmax import normalize
-from mhakit.backends.cpu.tiles import aligned, fill, find_span, pack_queries, place, score_block
+from mhakit.backends.cpu.tiles import (
+    HEAD,
+    ROW,
+    TARGET,
+    aligned,
+    fill,
+    find_span,
+    pack_queries,
+    place,
+    places_of,
+    score_block,
+    scratch_for,
+)
 from mhakit.problem import Problem
 
 __all__ = ["score", "weigh"]
@@ -72,10 +85,10 @@ def _score_chosen(
 @part
 def _work(call, real, score_mod, score_args):
     """Take work items until none is left, with scratch tiles made once."""
-    lanes, D = call.lanes, call.D
-    packed, scores = aligned(real, D, lanes), aligned(real, SOURCES, lanes)
-    staged = aligned(real, SOURCES, D if call.kind >= FLOAT16 else 1)
-    places = np.empty((5, lanes), np.int64)
+    lanes = call.lanes
+    packed, scores = aligned(real, call.D, lanes), aligned(real, SOURCES, lanes)
+    staged, turned = scratch_for(call, real)
+    places = places_of(lanes)
     tiles = -(-call.num_queries // lanes)
     while True:
         item = fetch_add(call.counter, 1)
@@ -84,41 +97,37 @@ def _work(call, real, score_mod, score_args):
         pair = item // tiles
         _score_tile(
             call, real, pair // call.num_heads, pair % call.num_heads, item % tiles * lanes, places,
-            packed, scores, staged, score_mod, score_args,
+            packed, scores, staged, turned, score_mod, score_args,
         )  # fmt: skip
 
 
 @part
-def _score_tile(call, real, b, i, first_row, places, packed, scores, staged, score_mod, score_args):
+def _score_tile(
+    call, real, b, i, first_row, places, packed, scores, staged, turned, score_mod, score_args
+):
     """Write every source's score for chosen targets [first_row, first_row + lanes) of head i."""
-    lanes, S = call.lanes, call.S
-    heads, targets, position, low, high = places[0], places[1], places[2], places[3], places[4]
+    last, S = call.num_queries - 1, call.S
     head = read_int64(call.heads + 8 * i)
-    for lane in range(lanes):
-        row = min(first_row + lane, call.num_queries - 1)  # spare lanes repeat the last target
-        heads[lane] = head
-        targets[lane] = read_int64(call.queries + 8 * row)
-    place(call, b, targets, position, low, high)
-    pack_queries(call, real, b, heads, targets, 1.0, packed)
-    first, past, all_first, all_past = find_span(low, high)
+    for lane in range(call.lanes):
+        row = min(first_row + lane, last)  # spare lanes repeat the last target
+        places[HEAD, lane] = head
+        places[TARGET, lane] = read_int64(call.queries + 8 * row)
+    place(call, b, places)
+    pack_queries(call, real, b, 1.0, places, packed)
+    first, past, all_first, all_past = find_span(places)
+    native = FLOAT32 if scores.itemsize == 4 else FLOAT64
+    out = call.out + b * call.out_b + i * call.out_h
     for source in range(0, S, SOURCES):
         rows = min(source + SOURCES, S) - source
         if first < source + rows and source < past:
             score_block(
-                call, real, b, head // (call.H // call.G), source, rows, heads, targets, position,
-                low, high, all_first <= source and source + rows <= all_past, packed, staged,
-                scores, 1.0, score_mod, score_args,
+                call, real, b, head // (call.H // call.G), source, rows, places,
+                all_first <= source and source + rows <= all_past, packed, staged, turned, scores,
+                1.0, score_mod, score_args,
             )  # fmt: skip
         else:
             fill(scores, type(real)(-np.inf))
-        _write(call, b, i, first_row, source, rows, scores)
-
-
-@inlined
-def _write(call, b, i, first_row, source, rows, scores):
-    kind = FLOAT32 if call.item == 4 else FLOAT64
-    for lane in range(min(call.lanes, call.num_queries - first_row)):
-        row = call.out + b * call.out_b + i * call.out_h + (first_row + lane) * call.out_t
-        row += source * call.out_e
-        for j in range(rows):
-            write(kind, row + j * call.out_e, scores[j, lane])
+        for lane in range(call.lanes):
+            row = min(first_row + lane, last)
+            places[ROW, lane] = out + row * call.out_t + source * call.out_e
+        store_rows(real, native, places[ROW], call.out_e, rows, scores)

@@ -1,30 +1,66 @@
 """One tile: up to four registers of targets against a block of sources, scores transposed.
 
 A tile's targets ride in the lanes. `place` says which sources each lane's target sees,
-`pack_queries` lays the queries out as (D, lanes), and `score_block` writes the scores of a block of
-sources, (sources, lanes), with every change the call asks for.
+`pack_queries` lays the queries out as (D, lanes), and `score_block` writes the scores of a block
+of sources, (sources, lanes), with every change the call asks for.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from mhakit.backends.cpu.call import SOURCES
 from mhakit.backends.cpu.flags import inlined
-from mhakit.backends.cpu.memory import FLOAT16, address, read, read_bool, read_int64, widen_rows
+from mhakit.backends.cpu.memory import FLOAT16, address, read_int64
+from mhakit.backends.cpu.rows import load_bools, load_rows, widen_rows
 from mhakit.backends.cpu.simd import VECTOR_BYTES, align, multiply, tanh
 from mhakit.backends.steps import first_visible, past_visible
 
-__all__ = ["LOG2E", "aligned", "fill", "find_span", "pack_queries", "place", "score_block"]
+__all__ = [
+    "HEAD",
+    "HIGH",
+    "LOG2E",
+    "LOW",
+    "POSITION",
+    "ROW",
+    "TARGET",
+    "aligned",
+    "fill",
+    "find_span",
+    "pack_queries",
+    "place",
+    "places_of",
+    "score_block",
+    "scratch_for",
+]
 
 LOG2E = 1.4426950408889634074
+
+HEAD, TARGET, POSITION, LOW, HIGH, ROW = range(6)
+"""Rows of ``places``, whose columns are lanes: which query head and target a lane carries, the
+target's source position, the sources LOW <= s < HIGH that its band shows, and an address."""
 
 
 @inlined
 def aligned(real, rows, lanes):
     """Allocate a (rows, lanes) tile whose address a register can be loaded from."""
     buffer = np.empty(rows * lanes + VECTOR_BYTES // 4, dtype=type(real))
-    start = (align(address(buffer)) - address(buffer)) // buffer.itemsize
+    start = (align(buffer.ctypes.data) - buffer.ctypes.data) // buffer.itemsize
     return buffer[start : start + rows * lanes].reshape(rows, lanes)
+
+
+@inlined
+def places_of(lanes):
+    """Allocate what a tile knows of its lanes."""
+    return np.empty((6, lanes), np.int64)
+
+
+@inlined
+def scratch_for(call, real):
+    """Allocate two tiles that not every call needs: 16-bit rows widened, and rows turned."""
+    widest = max(call.D, call.E) if call.kind >= FLOAT16 else 1
+    turned = SOURCES if call.bias != 0 or call.mask != 0 else 1
+    return aligned(real, SOURCES, widest), aligned(real, turned, call.lanes)
 
 
 @inlined
@@ -36,51 +72,51 @@ def fill(tile, value):
 
 
 @inlined
-def place(call, b, targets, position, low, high):
-    """Write where each lane's target sits, and the sources low <= s < high that its band shows."""
+def place(call, b, places):
+    """Write where each lane's target sits and the sources that its band shows."""
     offset = read_int64(call.offsets + 8 * b)
     length = read_int64(call.lengths + 8 * b)
     for lane in range(call.lanes):
-        position[lane] = targets[lane] + offset
-        low[lane] = first_visible(position[lane], call.left)
-        high[lane] = past_visible(position[lane], call.right, length)
+        position = places[TARGET, lane] + offset
+        places[POSITION, lane] = position
+        places[LOW, lane] = first_visible(position, call.left)
+        places[HIGH, lane] = past_visible(position, call.right, length)
 
 
 @inlined
-def find_span(low, high):
+def find_span(places):
     """Return the sources that some lane sees, and those that every lane sees, as ranges."""
     first, past = np.int64(2**62), np.int64(0)
     all_first, all_past = np.int64(0), np.int64(2**62)
-    for lane in range(low.size):
-        if low[lane] < high[lane]:
-            first = min(first, low[lane])
-            past = max(past, high[lane])
-        all_first = max(all_first, low[lane])
-        all_past = min(all_past, high[lane])
+    for lane in range(places.shape[1]):
+        low, high = places[LOW, lane], places[HIGH, lane]
+        if low < high:
+            first = min(first, low)
+            past = max(past, high)
+        all_first = max(all_first, low)
+        all_past = min(all_past, high)
     return min(first, past), past, all_first, all_past
 
 
 @inlined
-def pack_queries(call, real, b, heads, targets, unit, packed):
+def pack_queries(call, real, b, unit, places, packed):
     """Write each lane's query, times the scale, to a column of ``packed``, (D, lanes)."""
     cast = type(real)
     factor = cast(call.scale) if call.reshaped else cast(call.scale * unit)
-    D, kind, step = call.D, call.kind, call.query_d
+    batch = call.query + b * call.query_b
     for lane in range(call.lanes):
-        row = (
-            call.query
-            + b * call.query_b
-            + heads[lane] * call.query_h
-            + targets[lane] * call.query_t
-        )
-        for d in range(D):
-            packed[d, lane] = read(real, kind, row + d * step) * factor
+        h, t = places[HEAD, lane], places[TARGET, lane]
+        places[ROW, lane] = batch + h * call.query_h + t * call.query_t
+    load_rows(real, call.kind, places[ROW], call.query_d, call.D, packed)
+    for d in range(call.D):
+        for lane in range(packed.shape[1]):
+            packed[d, lane] *= factor
 
 
 @inlined
 def score_block(
-    call, real, b, g, source, rows, heads, targets, position, low, high, spared, packed, staged,
-    scores, unit, score_mod, score_args,
+    call, real, b, g, source, rows, places, spared, packed, staged, turned, scores, unit,
+    score_mod, score_args,
 ):  # fmt: skip
     """Write the scores of sources [source, source + rows) times ``unit`` to ``scores``.
 
@@ -99,14 +135,15 @@ def score_block(
     )  # fmt: skip
     if call.softcap > 0:
         _cap(cast(call.softcap), rows, scores)
-    if call.bias:
-        _add_bias(call, real, b, source, rows, heads, targets, scores)
+    if call.bias != 0:
+        _add_bias(call, real, b, source, rows, places, turned, scores)
     if score_mod is not None:
         for i in range(rows):
             s = source + i
             for lane in range(lanes):
                 given = scores[i, lane]
-                changed = cast(score_mod(given, b, heads[lane], position[lane], s, *score_args))
+                h, p = places[HEAD, lane], places[POSITION, lane]
+                changed = cast(score_mod(given, b, h, p, s, *score_args))
                 scores[i, lane] = given if given == cast(-np.inf) else changed
     if call.reshaped and unit != 1.0:
         factor = cast(unit)
@@ -114,9 +151,9 @@ def score_block(
             for lane in range(lanes):
                 scores[i, lane] *= factor
     if not spared:
-        _hide_band(source, rows, low, high, scores)
-    if call.mask:
-        _hide_mask(call, b, source, rows, heads, targets, scores)
+        _hide_band(real, source, rows, places, scores)
+    if call.mask != 0:
+        _hide_mask(call, real, b, source, rows, places, turned, scores)
 
 
 @inlined
@@ -127,34 +164,38 @@ def _cap(cap, rows, scores):
 
 
 @inlined
-def _add_bias(call, real, b, source, rows, heads, targets, scores):
-    kind, step = call.bias_kind, call.bias_s
+def _add_bias(call, real, b, source, rows, places, turned, scores):
+    first = call.bias + b * call.bias_b + source * call.bias_s
     for lane in range(scores.shape[1]):
-        row = call.bias + b * call.bias_b + heads[lane] * call.bias_h + targets[lane] * call.bias_t
-        row += source * step
-        for i in range(rows):
-            added = read(real, kind, row + i * step)
+        h, t = places[HEAD, lane], places[TARGET, lane]
+        places[ROW, lane] = first + h * call.bias_h + t * call.bias_t
+    load_rows(real, call.bias_kind, places[ROW], call.bias_s, rows, turned)
+    for i in range(rows):
+        for lane in range(scores.shape[1]):
+            added = turned[i, lane]
             hides = added == type(real)(-np.inf)  # whatever the score is, NaN too
             scores[i, lane] = added if hides else scores[i, lane] + added
 
 
 @inlined
-def _hide_band(source, rows, low, high, scores):
-    hidden = type(scores[0, 0])(-np.inf)
+def _hide_band(real, source, rows, places, scores):
+    hidden = type(real)(-np.inf)
     for i in range(rows):
         s = source + i
         for lane in range(scores.shape[1]):
-            if s < low[lane] or s >= high[lane]:
+            if s < places[LOW, lane] or s >= places[HIGH, lane]:
                 scores[i, lane] = hidden
 
 
 @inlined
-def _hide_mask(call, b, source, rows, heads, targets, scores):
-    hidden = type(scores[0, 0])(-np.inf)
-    step = call.mask_s
+def _hide_mask(call, real, b, source, rows, places, turned, scores):
+    hidden = type(real)(-np.inf)
+    first = call.mask + b * call.mask_b + source * call.mask_s
     for lane in range(scores.shape[1]):
-        row = call.mask + b * call.mask_b + heads[lane] * call.mask_h + targets[lane] * call.mask_t
-        row += source * step
-        for i in range(rows):
-            if not read_bool(row + i * step):
+        h, t = places[HEAD, lane], places[TARGET, lane]
+        places[ROW, lane] = first + h * call.mask_h + t * call.mask_t
+    load_bools(real, places[ROW], call.mask_s, rows, turned)
+    for i in range(rows):
+        for lane in range(scores.shape[1]):
+            if turned[i, lane] == type(real)(0):
                 scores[i, lane] = hidden

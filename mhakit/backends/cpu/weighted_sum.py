@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from mhakit.backends.cpu.call import CALL, SOURCES, lanes_for, point
 from mhakit.backends.cpu.flags import part
 from mhakit.backends.cpu.launch import Kernel
-from mhakit.backends.cpu.memory import FLOAT16, KINDS, address, fetch_add, read, widen_rows, write
+from mhakit.backends.cpu.memory import FLOAT16, KINDS, address, fetch_add
+from mhakit.backends.cpu.rows import load_rows, store_rows, widen_rows
 from mhakit.backends.cpu.simd import accumulate_visible
 from mhakit.backends.cpu.slices import run_in_slices
 from mhakit.backends.cpu.tiles import aligned, fill
@@ -56,6 +57,7 @@ def _work(call, real):
     ones = aligned(real, 1, lanes)
     fill(ones, type(real)(1))
     staged = aligned(real, SOURCES, E if call.kind >= FLOAT16 else 1)
+    at = np.empty(lanes, np.int64)
     tiles = -(-call.T // lanes)
     while True:
         item = fetch_add(call.counter, 1)
@@ -63,58 +65,39 @@ def _work(call, real):
             break
         pair = item // tiles
         _sum_tile(
-            call,
-            real,
-            pair // call.H,
-            pair % call.H,
-            item % tiles * lanes,
-            laid,
-            sums,
-            ones,
-            staged,
-        )
+            call, real, pair // call.H, pair % call.H, item % tiles * lanes, laid, sums, ones,
+            staged, at,
+        )  # fmt: skip
 
 
 @part
-def _sum_tile(call, real, b, h, first_row, laid, sums, ones, staged):
+def _sum_tile(call, real, b, h, first_row, laid, sums, ones, staged, at):
     """Write the sums of targets [first_row, first_row + lanes) of one head."""
     cast = type(real)
     lanes, kind, E = call.lanes, call.kind, call.E
-    valid = min(lanes, call.T - first_row)
     value = call.value + b * call.value_b + h // (call.H // call.G) * call.value_h
+    given = call.mask + b * call.mask_b + h * call.mask_h
+    written = call.out + b * call.out_b + h * call.out_h
     step = lanes * laid.itemsize
     fill(sums, cast(0))
     for source in range(0, call.S, SOURCES):
         rows = min(source + SOURCES, call.S) - source
         for lane in range(lanes):
-            t = first_row + min(lane, valid - 1)
-            row = (
-                call.mask
-                + b * call.mask_b
-                + h * call.mask_h
-                + t * call.mask_t
-                + source * call.mask_s
-            )
-            for i in range(rows):
-                weight = read(real, kind, row + i * call.mask_s)
+            t = min(first_row + lane, call.T - 1)  # spare lanes repeat the last target
+            at[lane] = given + t * call.mask_t + source * call.mask_s
+        load_rows(real, kind, at, call.mask_s, rows, laid)
+        for i in range(rows):
+            for lane in range(lanes):
+                weight = laid[i, lane]
                 laid[i, lane] = cast(-0.0) if weight == cast(0) else weight
         row, row_stride, across = value + source * call.value_s, call.value_s, call.value_e
         if kind >= FLOAT16:
             widen_rows(real, kind, row, row_stride, across, rows, E, staged)
             row, row_stride, across = address(staged), staged.strides[0], np.int64(staged.itemsize)
         accumulate_visible(
-            real,
-            row,
-            across,
-            row_stride,
-            address(laid),
-            address(sums),
-            step,
-            E,
-            rows,
+            real, row, across, row_stride, address(laid), address(sums), step, E, rows,
             address(ones),
-        )
-    for lane in range(valid):
-        row = call.out + b * call.out_b + h * call.out_h + (first_row + lane) * call.out_t
-        for e in range(E):
-            write(kind, row + e * call.out_e, sums[e, lane])
+        )  # fmt: skip
+    for lane in range(lanes):
+        at[lane] = written + min(first_row + lane, call.T - 1) * call.out_t
+    store_rows(real, kind, at, call.out_e, E, sums)

@@ -1,4 +1,4 @@
-"""The only place that knows vector registers: products and columns of softmax, as intrinsics.
+"""The only place that knows vector registers: what is done to tiles, as intrinsics.
 
 A tile lies in memory as rows of ``lanes`` numbers, aligned to a register; one lane is one
 target. Addresses and strides are integers in bytes, so that one specialisation a dtype serves
@@ -8,15 +8,35 @@ every layout. ``real`` is any number of the computation dtype: only its type mat
 from mhakit.backends.cpu.simd.columns import column_tops, column_weights, exp2, tanh
 from mhakit.backends.cpu.simd.emitter import VECTOR_BYTES, align
 from mhakit.backends.cpu.simd.product import accumulate, accumulate_visible, multiply
+from mhakit.backends.cpu.simd.transposing import (
+    bfloat16_to_columns,
+    bfloat16_to_rows,
+    bool_to_columns,
+    float16_to_columns,
+    float16_to_rows,
+    native_to_columns,
+    native_to_rows,
+    widen_bfloat16,
+    widen_float16,
+)
 
 __all__ = [
     "VECTOR_BYTES",
     "accumulate",
     "accumulate_visible",
     "align",
+    "bfloat16_to_columns",
+    "bfloat16_to_rows",
+    "bool_to_columns",
     "column_tops",
     "column_weights",
     "exp2",
+    "float16_to_columns",
+    "float16_to_rows",
     "multiply",
+    "native_to_columns",
+    "native_to_rows",
     "tanh",
+    "widen_bfloat16",
+    "widen_float16",
 ]
