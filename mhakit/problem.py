@@ -18,6 +18,7 @@ M   model width
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -73,6 +74,7 @@ class Problem(NamedTuple):
         return self.left < UNBOUNDED or self.right < UNBOUNDED
 
 
+@cache
 def computation_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """float64 computes in float64; float32, float16 and bfloat16 compute in float32."""
     return np.dtype(np.float64) if dtype == np.float64 else np.dtype(np.float32)

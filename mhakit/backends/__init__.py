@@ -6,6 +6,7 @@ Every backend is a module with the same verbs: ``attend``, ``score``, ``weigh``,
 
 from __future__ import annotations
 
+from functools import cache
 from importlib import import_module
 from types import ModuleType
 
@@ -19,7 +20,7 @@ BACKENDS = ("reference", "cpu", "cuda")
 def select(name: str | None) -> ModuleType:
     """Return the backend of that name; None is ``cpu``, the one for NumPy arrays."""
     if name is None or name == "cpu":
-        return import_module("mhakit.backends.cpu")
+        return _load("cpu")
     if not isinstance(name, str) or name not in BACKENDS:
         known = ", ".join(repr(known) for known in BACKENDS)
         raise ParameterError(f"backend must be None or one of {known}, got {name!r}")
@@ -28,6 +29,11 @@ def select(name: str | None) -> ModuleType:
             "backend 'cuda' has no kernels in this version of mhakit; "
             "use backend='cpu' (or None) with NumPy arrays"
         )
+    return _load(name)
+
+
+@cache
+def _load(name: str) -> ModuleType:
     return import_module(f"mhakit.backends.{name}")
 
 

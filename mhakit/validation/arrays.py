@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import Any, cast
 
 import numpy as np
@@ -59,14 +60,19 @@ def as_float_array(value: object, name: str) -> Array:
     """Return ``value`` as an ndarray of float64, float32, float16 or bfloat16, without a copy."""
     array = as_array(value, name)
     dtype = array.dtype
+    if _is_taken(dtype):
+        return array
     if dtype.name not in FLOATS:
         raise DTypeError(f"{name} must be {', '.join(FLOATS[:3])} or bfloat16, got {dtype.name}")
-    if not dtype.isnative:
-        raise DTypeError(
-            f"{name} must be in this machine's byte order, got {dtype.str}; "
-            f"pass {name}.astype({name}.dtype.newbyteorder('='))"
-        )
-    return array
+    raise DTypeError(
+        f"{name} must be in this machine's byte order, got {dtype.str}; "
+        f"pass {name}.astype({name}.dtype.newbyteorder('='))"
+    )
+
+
+@cache
+def _is_taken(dtype: np.dtype[Any]) -> bool:
+    return dtype.name in FLOATS and dtype.isnative
 
 
 def require_same_dtype(arrays: dict[str, Array]) -> None:

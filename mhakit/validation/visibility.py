@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,10 +24,18 @@ def _per_batch(value: object, name: str, batched: bool, B: int) -> NDArray[np.in
     return array
 
 
+@lru_cache(maxsize=256)
+def _everywhere(B: int, number: int) -> NDArray[np.int64]:
+    """Return the same number for each batch: (B,), read-only, as most calls share it."""
+    numbers = np.full(B, number, dtype=np.int64)
+    numbers.flags.writeable = False
+    return numbers
+
+
 def as_lengths(value: object | None, batched: bool, B: int, S: int) -> NDArray[np.int64]:
     """Return how many sources exist in each batch, (B,), between 0 and S."""
     if value is None:
-        return np.full(B, S, dtype=np.int64)
+        return _everywhere(B, S)
     lengths = _per_batch(value, "key_lengths", batched, B)
     for length in lengths:
         if not 0 <= length <= S:
@@ -78,8 +88,8 @@ def as_band(
     if query_offset is not None:
         return _per_batch(query_offset, "query_offset", batched, B), left, right
     if causal == "bottom_right":
-        return (lengths if lengths_given else np.full(B, S, dtype=np.int64)) - T, left, right
-    return np.zeros(B, dtype=np.int64), left, right
+        return (lengths if lengths_given else _everywhere(B, S)) - T, left, right
+    return _everywhere(B, 0), left, right
 
 
 def _window(window: object | None) -> tuple[int, int]:

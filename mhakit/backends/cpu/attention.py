@@ -12,7 +12,7 @@ import numpy as np
 from numba import prange
 from numpy.typing import NDArray
 
-from mhakit.backends.cpu.call import SOURCES, estimate, pack, point
+from mhakit.backends.cpu.call import SOURCES, estimate, lanes_for, pack
 from mhakit.backends.cpu.flags import inlined, part
 from mhakit.backends.cpu.launch import Kernel
 from mhakit.backends.cpu.memory import (
@@ -59,7 +59,7 @@ LN2 = 0.6931471805599453094
 def _attend(calls, real, score_mod, score_args):
     """Write output and lse of work items [counter, stop), one worker a thread."""
     for _ in prange(calls[0].workers):
-        _work(calls[0], real, score_mod, score_args)
+        _work(calls, real, score_mod, score_args)
 
 
 _run = Kernel(_attend)
@@ -70,25 +70,24 @@ def attend(problem: Problem, out: NDArray[Any]) -> NDArray[Any]:
     """Write attention's output, (B, H, T, E), to ``out`` and return lse, (B, H, T)."""
     assert problem.value is not None
     B, H, T, _ = problem.query.shape
-    G = problem.key.shape[1]
-    lse = np.empty((B, H, T), problem.real)
-    calls, alive = pack(problem, rows=H // G * T)
-    call = calls[0]
-    point(call, "out", out, "bhte")
-    call["lse"] = lse.ctypes.data
-    items = B * G * -(-(H // G) * T // int(call["lanes"]))
+    G, real = problem.key.shape[1], problem.real
+    rows = H // G * T
+    lse = np.empty((B, H, T), real)
+    sinks = None if problem.sinks is None else np.ascontiguousarray(problem.sinks, real)
+    call = pack(problem, out, rows=rows, lse=lse, sinks=sinks)
+    items = B * G * -(-rows // lanes_for(rows, real))
     score_mod = compiled(problem)
     kernel = _run if score_mod is None else _run_modified
     run_in_slices(
-        kernel, calls, items, estimate(problem), problem.real.type(1), score_mod, problem.score_args
+        kernel, call, items, estimate(problem), real.type(1), score_mod, problem.score_args
     )
-    del alive
     return lse
 
 
 @part
-def _work(call, real, score_mod, score_args):
+def _work(calls, real, score_mod, score_args):
     """Take work items until none is left, with scratch tiles made once."""
+    call = calls[0]
     lanes, D, E = call.lanes, call.D, call.E
     packed, weights = aligned(real, D, lanes), aligned(real, SOURCES, lanes)
     sums, columns = aligned(real, E, lanes), aligned(real, 4, lanes)
@@ -96,7 +95,7 @@ def _work(call, real, score_mod, score_args):
     places = places_of(lanes)
     tiles = -(-(call.H // call.G) * call.T // lanes)
     while True:
-        item = fetch_add(call.counter, 1)
+        item = fetch_add(address(calls), 1)
         if item >= call.stop:
             break
         # the last tiles see most where attention is causal: they come first

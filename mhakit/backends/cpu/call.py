@@ -6,23 +6,26 @@ dtype, whatever the layout, the strides and the keywords.
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mhakit.backends.cpu.memory import KINDS
+from mhakit.backends.cpu.memory import kind_of
 from mhakit.backends.cpu.simd import VECTOR_BYTES
 from mhakit.problem import Problem
 
-__all__ = ["CALL", "SOURCES", "estimate", "lanes_for", "pack", "point"]
+__all__ = ["CALL", "SOURCES", "address_of", "estimate", "lanes_for", "pack", "where"]
 
 Array = NDArray[Any]
+Place = tuple[int, int, int, int, int]
 
 SOURCES = 64
 """Sources in one block, counted from source 0: another number changes the bits of the results."""
 
 _INTEGERS = (
+    "counter", "stop", "workers",
     "B", "H", "G", "T", "S", "D", "E", "lanes", "kind", "item", "reshaped", "left", "right",
     "offsets", "lengths", "sinks", "lse",
     "query", "query_b", "query_h", "query_t", "query_d",
@@ -32,11 +35,16 @@ _INTEGERS = (
     "bias", "bias_b", "bias_h", "bias_t", "bias_s", "bias_kind",
     "out", "out_b", "out_h", "out_t", "out_e",
     "heads", "queries", "num_heads", "num_queries",
-    "counter", "stop", "workers",
 )  # fmt: skip
 
 CALL = np.dtype([(name, np.int64) for name in _INTEGERS] + [("scale", "f8"), ("softcap", "f8")])
-"""Sizes and indices as in `mhakit.problem`; a bare array name is its address, 0 where absent."""
+"""Sizes and indices as in `mhakit.problem`; a bare array name is its address, 0 where absent.
+
+Every record of this backend that work items are taken from begins with ``counter``, ``stop`` and
+``workers``: see `mhakit.backends.cpu.slices`.
+"""
+
+_BYTES = struct.Struct(f"={len(_INTEGERS)}q2d")
 
 
 def lanes_for(rows: int, real: np.dtype[Any]) -> int:
@@ -49,54 +57,56 @@ def estimate(problem: Problem) -> float:
     """Return how many nanoseconds of one core the problem takes at most, roughly."""
     B, H, T, D = problem.query.shape
     E = D if problem.value is None else problem.value.shape[3]
-    seen = min(int(problem.key.shape[2]), problem.left + problem.right + 1)
-    scores = float(B * H * T * seen)
-    return float(scores * (0.02 * (D + E) + (20.0 if problem.score_mod is not None else 0.5)))
+    seen = min(problem.key.shape[2], problem.left + problem.right + 1)
+    slow = 20.0 if problem.score_mod is not None else 0.5
+    return float(B * H * T * seen * (0.02 * (D + E) + slow))
 
 
-def pack(problem: Problem, *, rows: int) -> tuple[NDArray[Any], list[object]]:
-    """Return the record of a problem and what must stay alive while a kernel reads it.
+def where(array: Array | None) -> Place:
+    """Return the address of a (…, …, …, …) array and its strides in bytes, or zeros for None."""
+    if array is None:
+        return 0, 0, 0, 0, 0
+    a, b, c, d = array.strides
+    return address_of(array), a, b, c, d
 
-    ``rows`` is how many targets share a key/value head, which decides the lanes.
+
+def address_of(array: Array | None) -> int:
+    """Return where an array begins: half the time of ``array.ctypes.data``."""
+    return 0 if array is None else int(array.__array_interface__["data"][0])
+
+
+def pack(
+    problem: Problem,
+    out: Array,
+    *,
+    rows: int,
+    lse: Array | None = None,
+    sinks: Array | None = None,
+    heads: Array | None = None,
+    queries: Array | None = None,
+) -> NDArray[Any]:
+    """Return the record of a problem; its arrays must stay alive while a kernel reads it.
+
+    ``rows`` is how many targets a tile may be filled with, which decides the lanes. The other
+    arrays are contiguous: lse (B, H, T) and sinks (H,) in the computation dtype, the chosen heads
+    and queries int64.
     """
     B, H, T, D = problem.query.shape
     G, S = problem.key.shape[1:3]
-    calls = np.zeros(1, CALL)
-    call = calls[0]
-    offsets = np.ascontiguousarray(problem.query_offset)
-    lengths = np.ascontiguousarray(problem.key_lengths)
-    alive: list[object] = [problem, offsets, lengths]
-    sizes = {"B": B, "H": H, "G": G, "T": T, "S": S, "D": D}
-    for name, size in sizes.items():
-        call[name] = size
-    call["lanes"] = lanes_for(rows, problem.real)
-    call["kind"] = KINDS[problem.query.dtype.name]
-    call["item"] = problem.real.itemsize
-    call["reshaped"] = bool(
-        problem.softcap or problem.bias is not None or problem.score_mod is not None
-    )
-    call["left"], call["right"] = problem.left, problem.right
-    call["offsets"], call["lengths"] = offsets.ctypes.data, lengths.ctypes.data
-    call["scale"], call["softcap"] = problem.scale, problem.softcap
-    point(call, "query", problem.query, "bhtd")
-    point(call, "key", problem.key, "bhsd")
-    if problem.value is not None:
-        point(call, "value", problem.value, "bhse")
-        call["E"] = problem.value.shape[3]
-    if problem.mask is not None:
-        point(call, "mask", problem.mask, "bhts")
-    if problem.bias is not None:
-        point(call, "bias", problem.bias, "bhts")
-        call["bias_kind"] = KINDS[problem.bias.dtype.name]
-    if problem.sinks is not None:
-        sinks = np.ascontiguousarray(problem.sinks, dtype=problem.real)
-        alive.append(sinks)
-        call["sinks"] = sinks.ctypes.data
-    return calls, alive
-
-
-def point(call: Any, name: str, array: Array, axes: str) -> None:
-    """Write an array's address and byte strides to the record."""
-    call[name] = array.ctypes.data
-    for axis, stride in zip(axes, array.strides, strict=True):
-        call[f"{name}_{axis}"] = stride
+    value, bias, real = problem.value, problem.bias, problem.real
+    reshaped = problem.softcap != 0 or bias is not None or problem.score_mod is not None
+    record = bytearray(_BYTES.size)
+    _BYTES.pack_into(
+        record, 0, 0, 0, 0,
+        B, H, G, T, S, D, 0 if value is None else value.shape[3],
+        lanes_for(rows, real), kind_of(problem.query.dtype), real.itemsize, reshaped,
+        problem.left, problem.right,
+        address_of(problem.query_offset), address_of(problem.key_lengths),
+        address_of(sinks), address_of(lse),
+        *where(problem.query), *where(problem.key), *where(value), *where(problem.mask),
+        *where(bias), 0 if bias is None else kind_of(bias.dtype), *where(out),
+        address_of(heads), address_of(queries),
+        0 if heads is None else heads.size, 0 if queries is None else queries.size,
+        problem.scale, problem.softcap,
+    )  # fmt: skip
+    return np.frombuffer(record, CALL)

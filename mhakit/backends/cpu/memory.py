@@ -6,8 +6,10 @@ Numba has no float16 and no bfloat16 on the CPU: both are 16 bits that become a 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
@@ -19,9 +21,9 @@ __all__ = [
     "FLOAT16",
     "FLOAT32",
     "FLOAT64",
-    "KINDS",
     "address",
     "fetch_add",
+    "kind_of",
     "read",
     "read_bool",
     "read_int64",
@@ -29,8 +31,14 @@ __all__ = [
 ]
 
 FLOAT32, FLOAT64, FLOAT16, BFLOAT16 = range(4)
-KINDS = {"float32": FLOAT32, "float64": FLOAT64, "float16": FLOAT16, "bfloat16": BFLOAT16}
-"""How the numbers of an array are stored, as kernels are told at run time."""
+_KINDS = {"float32": FLOAT32, "float64": FLOAT64, "float16": FLOAT16, "bfloat16": BFLOAT16}
+
+
+@cache
+def kind_of(dtype: np.dtype[Any]) -> int:
+    """Return how the numbers of a dtype are stored, as kernels are told at run time."""
+    return _KINDS[dtype.name]
+
 
 _INT64 = ir.IntType(64)
 _INT32 = ir.IntType(32)

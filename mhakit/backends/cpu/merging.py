@@ -8,10 +8,10 @@ import numpy as np
 from numba import prange
 from numpy.typing import NDArray
 
-from mhakit.backends.cpu.call import point
+from mhakit.backends.cpu.call import address_of, where
 from mhakit.backends.cpu.flags import inlined
 from mhakit.backends.cpu.launch import Kernel
-from mhakit.backends.cpu.memory import KINDS, read, write
+from mhakit.backends.cpu.memory import kind_of, read, write
 
 __all__ = ["merge"]
 
@@ -40,12 +40,14 @@ def merge(
 ) -> None:
     """Write the merge of attention over disjoint sources: weights are softmax over the parts."""
     B, H, T, E = out.shape
-    parts = np.zeros(1 + len(outputs), PART)
-    for part, output, lse in zip(parts, [out, *outputs], [out_lse, *lses], strict=True):
-        part["B"], part["H"], part["T"], part["E"] = B, H, T, E
-        part["kind"], part["lse_kind"] = KINDS[out.dtype.name], KINDS[out_lse.dtype.name]
-        point(part, "output", output, "bhte")
-        point(part, "lse", lse, "bht")
+    numbers = (B, H, T, E, kind_of(out.dtype), kind_of(out_lse.dtype))
+    parts = np.array(
+        [
+            (*numbers, *where(output), address_of(lse), *lse.strides)
+            for output, lse in zip([out, *outputs], [out_lse, *lses], strict=True)
+        ],
+        PART,
+    )
     _run(parts, out_lse.dtype.type(1), work=1.0 * out.size * len(outputs))
 
 

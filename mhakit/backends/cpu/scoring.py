@@ -11,10 +11,10 @@ import numpy as np
 from numba import prange
 from numpy.typing import NDArray
 
-from mhakit.backends.cpu.call import SOURCES, estimate, pack, point
+from mhakit.backends.cpu.call import SOURCES, estimate, lanes_for, pack
 from mhakit.backends.cpu.flags import part
 from mhakit.backends.cpu.launch import Kernel
-from mhakit.backends.cpu.memory import FLOAT32, FLOAT64, fetch_add, read_int64
+from mhakit.backends.cpu.memory import FLOAT32, FLOAT64, address, fetch_add, read_int64
 from mhakit.backends.cpu.rows import store_rows
 from mhakit.backends.cpu.score_mod import compiled
 from mhakit.backends.cpu.slices import run_in_slices
@@ -40,7 +40,7 @@ __all__ = ["score", "weigh"]
 def _score(calls, real, score_mod, score_args):
     """Write the scores of work items [counter, stop), one worker a thread."""
     for _ in prange(calls[0].workers):
-        _work(calls[0], real, score_mod, score_args)
+        _work(calls, real, score_mod, score_args)
 
 
 _run = Kernel(_score)
@@ -68,30 +68,27 @@ def _score_chosen(
 ) -> None:
     """Write the scores of the chosen heads and targets, (B, len, len, S), to ``out``."""
     heads, queries = np.ascontiguousarray(heads), np.ascontiguousarray(queries)
-    calls, alive = pack(problem, rows=queries.size)
-    call = calls[0]
-    point(call, "out", out, "bhte")
-    call["heads"], call["queries"] = heads.ctypes.data, queries.ctypes.data
-    call["num_heads"], call["num_queries"] = heads.size, queries.size
-    items = problem.query.shape[0] * heads.size * -(-queries.size // int(call["lanes"]))
+    call = pack(problem, out, rows=queries.size, heads=heads, queries=queries)
+    tiles = -(-queries.size // lanes_for(queries.size, problem.real))
     score_mod = compiled(problem)
     kernel = _run if score_mod is None else _run_modified
     run_in_slices(
-        kernel, calls, items, estimate(problem), problem.real.type(1), score_mod, problem.score_args
-    )
-    del alive
+        kernel, call, problem.query.shape[0] * heads.size * tiles, estimate(problem),
+        problem.real.type(1), score_mod, problem.score_args,
+    )  # fmt: skip
 
 
 @part
-def _work(call, real, score_mod, score_args):
+def _work(calls, real, score_mod, score_args):
     """Take work items until none is left, with scratch tiles made once."""
+    call = calls[0]
     lanes = call.lanes
     packed, scores = aligned(real, call.D, lanes), aligned(real, SOURCES, lanes)
     staged, turned = scratch_for(call, real)
     places = places_of(lanes)
     tiles = -(-call.num_queries // lanes)
     while True:
-        item = fetch_add(call.counter, 1)
+        item = fetch_add(address(calls), 1)
         if item >= call.stop:
             break
         pair = item // tiles

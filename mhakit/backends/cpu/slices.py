@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mhakit.backends.cpu import launch
 from mhakit.backends.cpu.launch import Kernel, threads
 
 __all__ = ["run_in_slices"]
@@ -20,16 +21,15 @@ def run_in_slices(
 ) -> None:
     """Run ``kernel(calls, *arguments)`` on all items; ``work`` is an estimate in nanoseconds.
 
-    The kernel takes items from ``calls["counter"]`` on and stops at ``calls["stop"]``.
+    ``calls`` is one record that begins with three int64: ``counter``, the next item, which
+    workers raise as they take items; ``stop``, past the last one; and ``workers``.
     """
-    workers = threads()
-    counter = np.zeros(1, np.int64)
-    calls["workers"] = workers
-    calls["counter"] = counter.ctypes.data
+    workers = 1 if work < launch.SERIAL_BELOW else threads()
     slices = max(1, int(work / workers / SLICE))
+    numbers = calls.view(np.int64)
+    numbers[2] = workers
     stop = 0
     for i in range(1, slices + 1):
-        counter[0] = stop  # workers that found nothing left have counted on
-        stop = items * i // slices
-        calls["stop"] = stop
+        numbers[0] = stop  # workers that found nothing left have counted on
+        numbers[1] = stop = items * i // slices
         kernel(calls, *arguments, work=work / slices)

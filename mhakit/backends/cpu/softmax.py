@@ -8,10 +8,10 @@ import numpy as np
 from numba import prange
 from numpy.typing import NDArray
 
-from mhakit.backends.cpu.call import lanes_for, point
+from mhakit.backends.cpu.call import address_of, lanes_for, where
 from mhakit.backends.cpu.flags import inlined
 from mhakit.backends.cpu.launch import Kernel, threads
-from mhakit.backends.cpu.memory import FLOAT32, FLOAT64, KINDS, address, read, write
+from mhakit.backends.cpu.memory import FLOAT32, FLOAT64, address, kind_of, read, write
 from mhakit.backends.cpu.simd import VECTOR_BYTES, column_tops, column_weights, exp2
 from mhakit.backends.cpu.tiles import LOG2E, aligned
 from mhakit.problem import computation_dtype
@@ -48,17 +48,11 @@ def normalize(scores: NDArray[Any], sinks: NDArray[Any] | None, out: NDArray[Any
     B, H, T, S = scores.shape
     if 0 in scores.shape:
         return
-    calls = np.zeros(1, ROWS)
-    call = calls[0]
-    sizes = {"B": B, "H": H, "T": T, "S": S, "lanes": lanes_for(S, real), "workers": threads()}
-    for name, size in sizes.items():
-        call[name] = size
-    call["kind"], call["out_kind"] = KINDS[scores.dtype.name], KINDS[out.dtype.name]
-    point(call, "scores", scores, "bhts")
-    point(call, "out", out, "bhts")
     if sinks is not None:
         sinks = np.ascontiguousarray(sinks, dtype=real)
-        call["sinks"] = sinks.ctypes.data
+    numbers = (B, H, T, S, lanes_for(S, real), threads(), address_of(sinks))
+    kinds = (kind_of(scores.dtype), kind_of(out.dtype))
+    calls = np.array([(*numbers, *kinds, *where(scores), *where(out))], ROWS)
     _run(calls, real.type(1), work=1.0 * scores.size)
 
 

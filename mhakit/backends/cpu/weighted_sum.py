@@ -8,10 +8,10 @@ import numpy as np
 from numba import prange
 from numpy.typing import NDArray
 
-from mhakit.backends.cpu.call import CALL, SOURCES, lanes_for, point
+from mhakit.backends.cpu.call import SOURCES, lanes_for, where
 from mhakit.backends.cpu.flags import part
 from mhakit.backends.cpu.launch import Kernel
-from mhakit.backends.cpu.memory import FLOAT16, KINDS, address, fetch_add
+from mhakit.backends.cpu.memory import FLOAT16, address, fetch_add, kind_of
 from mhakit.backends.cpu.rows import load_rows, store_rows, widen_rows
 from mhakit.backends.cpu.simd import accumulate_visible
 from mhakit.backends.cpu.slices import run_in_slices
@@ -20,11 +20,21 @@ from mhakit.problem import computation_dtype
 
 __all__ = ["weigh_values"]
 
+_INTEGERS = (
+    "counter", "stop", "workers", "B", "H", "G", "T", "S", "E", "lanes", "kind",
+    "weights", "weights_b", "weights_h", "weights_t", "weights_s",
+    "value", "value_b", "value_h", "value_s", "value_e",
+    "out", "out_b", "out_h", "out_t", "out_e",
+)  # fmt: skip
+
+SUMS = np.dtype([(name, np.int64) for name in _INTEGERS])
+"""Weights, values and output as addresses and byte strides; letters as in `mhakit.problem`."""
+
 
 def _weigh_values(calls, real):
     """Write the sums of work items [counter, stop), one worker a thread."""
     for _ in prange(calls[0].workers):
-        _work(calls[0], real)
+        _work(calls, real)
 
 
 _run = Kernel(_weigh_values)
@@ -35,23 +45,17 @@ def weigh_values(weights: NDArray[Any], value: NDArray[Any], out: NDArray[Any]) 
     B, H, T, S = weights.shape
     G, E = value.shape[1], value.shape[3]
     real = computation_dtype(out.dtype)
-    calls = np.zeros(1, CALL)
-    call = calls[0]
     lanes = lanes_for(T, real)
-    sizes = {"B": B, "H": H, "G": G, "T": T, "S": S, "E": E, "lanes": lanes}
-    for name, size in sizes.items():
-        call[name] = size
-    call["kind"] = KINDS[out.dtype.name]
-    point(call, "mask", weights, "bhts")
-    point(call, "value", value, "bhse")
-    point(call, "out", out, "bhte")
-    items = B * H * -(-T // lanes)
-    run_in_slices(_run, calls, items, 0.02 * E * weights.size, real.type(1))
+    numbers = (B, H, G, T, S, E, lanes, kind_of(out.dtype))
+    places = (*where(weights), *where(value), *where(out))
+    calls = np.array([(0, 0, 0, *numbers, *places)], SUMS)
+    run_in_slices(_run, calls, B * H * -(-T // lanes), 0.02 * E * weights.size, real.type(1))
 
 
 @part
-def _work(call, real):
+def _work(calls, real):
     """Take work items until none is left, with scratch tiles made once."""
+    call = calls[0]
     lanes, E = call.lanes, call.E
     laid, sums = aligned(real, SOURCES, lanes), aligned(real, E, lanes)
     ones = aligned(real, 1, lanes)
@@ -60,7 +64,7 @@ def _work(call, real):
     at = np.empty(lanes, np.int64)
     tiles = -(-call.T // lanes)
     while True:
-        item = fetch_add(call.counter, 1)
+        item = fetch_add(address(calls), 1)
         if item >= call.stop:
             break
         pair = item // tiles
@@ -76,7 +80,7 @@ def _sum_tile(call, real, b, h, first_row, laid, sums, ones, staged, at):
     cast = type(real)
     lanes, kind, E = call.lanes, call.kind, call.E
     value = call.value + b * call.value_b + h // (call.H // call.G) * call.value_h
-    given = call.mask + b * call.mask_b + h * call.mask_h
+    given = call.weights + b * call.weights_b + h * call.weights_h
     written = call.out + b * call.out_b + h * call.out_h
     step = lanes * laid.itemsize
     fill(sums, cast(0))
@@ -84,8 +88,8 @@ def _sum_tile(call, real, b, h, first_row, laid, sums, ones, staged, at):
         rows = min(source + SOURCES, call.S) - source
         for lane in range(lanes):
             t = min(first_row + lane, call.T - 1)  # spare lanes repeat the last target
-            at[lane] = given + t * call.mask_t + source * call.mask_s
-        load_rows(real, kind, at, call.mask_s, rows, laid)
+            at[lane] = given + t * call.weights_t + source * call.weights_s
+        load_rows(real, kind, at, call.weights_s, rows, laid)
         for i in range(rows):
             for lane in range(lanes):
                 weight = laid[i, lane]
