@@ -14,6 +14,7 @@ __all__ = [
     "DTypeError",
     "MhakitError",
     "MhakitWarning",
+    "MissingExtra",
     "OutOfMemory",
     "ParameterError",
     "PluginError",
@@ -43,6 +44,10 @@ class CompileError(MhakitError, TypeError):
 
 class CheckpointError(MhakitError, ValueError):
     """A checkpoint lacks a file or tensor, or is of another architecture."""
+
+
+class MissingExtra(MhakitError, ImportError):
+    """What was asked for needs an optional dependency that is not installed."""
 
 
 class OutOfMemory(MhakitError, MemoryError):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mhakit import analysis
-from mhakit.errors import DTypeError, MhakitError, ParameterError, ShapeError
+from mhakit.errors import DTypeError, MissingExtra, ParameterError, ShapeError
 
 MEASURES = {
     "entropy": analysis.entropy,
@@ -246,5 +246,7 @@ def test_weights_that_do_not_fit_the_tokens_are_an_error(tmp_path):
 
 def test_without_the_extra_the_error_says_which(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(MhakitError, match=r'not installed; pip install "mhakit\[plot\]" brings it'):
+    with pytest.raises(
+        MissingExtra, match=r'not installed; pip install "mhakit\[plot\]" brings it'
+    ):
         analysis.draw_heads(some_heads(1, 1), TOKENS, tmp_path / "heads.svg")

@@ -185,7 +185,7 @@ def test_every_error_is_also_what_a_NumPy_user_would_catch():
         "ShapeError": ValueError, "DTypeError": TypeError, "ParameterError": ValueError,
         "CompileError": TypeError, "CheckpointError": ValueError, "OutOfMemory": MemoryError,
         "BackendUnavailable": ValueError, "PluginError": ValueError,
-        "CombinationNotFound": LookupError,
+        "CombinationNotFound": LookupError, "MissingExtra": ImportError,
     }  # fmt: skip
     for name, parent in parents.items():
         error = getattr(mhakit, name)

@@ -15,7 +15,7 @@ import pytest
 import safetensors.numpy
 
 from mhakit import models
-from mhakit.errors import CheckpointError, CombinationNotFound, MhakitError, ParameterError
+from mhakit.errors import CheckpointError, CombinationNotFound, MissingExtra, ParameterError
 from mhakit.models.encoder import SAMPLE
 from mhakit.models.sample import make
 
@@ -403,7 +403,7 @@ def test_a_tokenizer_of_another_checkpoint_is_an_error(broken):
 @pytest.mark.parametrize("module", ["safetensors", "tokenizers", "scipy.special"])
 def test_without_the_extra_the_error_says_which(module, monkeypatch):
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(MhakitError, match=r'not installed; pip install "mhakit\[models\]"'):
+    with pytest.raises(MissingExtra, match=r'not installed; pip install "mhakit\[models\]"'):
         models.load().run("hello")
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mhakit.errors import DTypeError, MhakitError, ParameterError, ShapeError
+from mhakit.errors import DTypeError, MissingExtra, ParameterError, ShapeError
 
 __all__ = ["SUFFIXES", "draw_heads", "picture_path"]
 
@@ -121,7 +121,7 @@ def draw_heads(
         Where weights and tokens do not fit.
     DTypeError
         Where the weights are not floats.
-    MhakitError
+    MissingExtra
         Where the extra ``plot`` is not installed.
 
     References
@@ -151,7 +151,7 @@ def draw_heads(
         import matplotlib
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise MhakitError(
+        raise MissingExtra(
             f"drawing needs {error.name}, which is not installed; "
             'pip install "mhakit[plot]" brings it'
         ) from error

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mhakit.errors import CheckpointError, MhakitError
+from mhakit.errors import CheckpointError, MissingExtra
 
 __all__ = ["FILES", "Config", "Tensors", "missing_extra", "read_config", "read_tensors"]
 
@@ -77,9 +77,9 @@ FIXED = {
 """What else a BERT could be, with the one value that is run and the value where none is given."""
 
 
-def missing_extra(error: ImportError) -> MhakitError:
+def missing_extra(error: ImportError) -> MissingExtra:
     """Return the error that says which extra brings the module that was not found."""
-    return MhakitError(
+    return MissingExtra(
         f"reading a checkpoint needs {error.name}, which is not installed; "
         'pip install "mhakit[models]" brings it'
     )

@@ -41,7 +41,7 @@ def load(path: str | Path | None = None) -> Encoder:
     CheckpointError
         Where a file or a tensor is missing, broken or of the wrong shape, or the checkpoint is
         of another architecture.
-    MhakitError
+    MissingExtra
         Where the extra ``models`` is not installed.
 
     References

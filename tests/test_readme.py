@@ -1,0 +1,34 @@
+"""The README's code runs as it stands, one block after the other."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+import mhakit
+
+ROOT = Path(__file__).parent.parent
+BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
+
+
+def test_every_block_runs_after_the_ones_before_it(capsys):
+    names = {}
+    for block in BLOCKS:
+        exec(compile(block, "README.md", "exec"), names)
+    assert "concat_project" in capsys.readouterr().out
+    x = np.ones((2, 3, 8), np.float32)
+    layer = mhakit.MultiHeadAttention(8, 2, combine=names["HeadScale"], rng=0)
+    plain = mhakit.MultiHeadAttention(8, 2, rng=0)
+    np.testing.assert_allclose(layer(x), plain(x), atol=1e-6)  # gains begin at 1
+
+
+def test_there_are_as_many_blocks_as_the_text_speaks_of():
+    assert len(BLOCKS) == 4
+
+
+def test_files_that_it_points_to_are_there():
+    text = (ROOT / "README.md").read_text("utf-8")
+    targets = re.findall(r"\]\(([^)#:]+)\)", text)
+    assert len(targets) >= 5
+    for target in targets:
+        assert (ROOT / target).exists(), target
