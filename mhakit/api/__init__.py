@@ -1,15 +1,10 @@
 """The functions: check what came, choose the backend, compute, hand back."""
 
-from mhakit.api.attending import (
-    attention,
-    attention_scores,
-    attention_weights,
-    merge_attention,
-    softmax,
-    weighted_sum,
-)
+from mhakit.api.attending import attention
 from mhakit.api.combining import combinations, combine
 from mhakit.api.explaining import Explanation, explain
+from mhakit.api.merging import merge_attention
+from mhakit.api.stepping import attention_scores, attention_weights, softmax, weighted_sum
 
 __all__ = [
     "Explanation",

@@ -10,7 +10,7 @@ from typing import Any
 from numpy.typing import ArrayLike
 
 from mhakit import backends
-from mhakit.api.attending import Causal, Integers, Layout, Window
+from mhakit.api.arguments import Causal, Integers, Layout, Window
 from mhakit.problem import Problem
 from mhakit.validation import as_problem
 

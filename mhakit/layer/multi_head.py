@@ -7,9 +7,11 @@ from typing import Any, Literal, TypedDict, Unpack, overload
 
 from numpy.typing import ArrayLike, NDArray
 
-from mhakit.api.attending import Causal, Integers, Window, attention, attention_weights
+from mhakit.api.arguments import Causal, Integers, Window
+from mhakit.api.attending import attention
 from mhakit.api.combining import combine_by
 from mhakit.api.parameters import Rng
+from mhakit.api.stepping import attention_weights
 from mhakit.errors import ShapeError
 from mhakit.layer.learned import LearnedLayer
 from mhakit.layer.projections import as_input, as_source
