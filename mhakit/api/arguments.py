@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from mhakit.validation import empty
+from mhakit.validation import as_output, empty
 
 __all__ = ["Causal", "Integers", "Layout", "Window", "by_head", "output_for"]
 

@@ -14,6 +14,7 @@ from mhakit.errors import ShapeError
 from mhakit.validation import (
     as_float_array,
     as_indices,
+    as_output,
     as_problem,
     as_sinks,
     empty,
