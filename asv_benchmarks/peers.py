@@ -98,6 +98,8 @@ def with_torch(query, key, value, keywords) -> Call | None:
         with torch.inference_mode():
             return attend(q, k, v, attn_mask=added, is_causal=causal, **grouped)
 
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.FLASH_ATTENTION):
+        call()  # raises where torch would not take its fused kernel
     return call
 
 
