@@ -159,40 +159,51 @@ def test_2_empty_sizes_work(sizes, dtype, backend, form):
 
 
 @pytest.mark.parametrize("causal", [None, True])
-def test_3_a_row_has_the_same_bits_whatever_stands_around_it(causal, dtype, monkeypatch):
+@pytest.mark.parametrize(
+    ("spans"),
+    [
+        [(0, 150), (0, 5), (3, 20), (64, 128), (1, 65), (5, 150), (145, 150)],
+        [(0, 4), (0, 1), (1, 4), (2, 3), (3, 4)],  # few enough to be decoded
+    ],
+    ids=["tiles", "decoding"],
+)
+def test_3_a_row_has_the_same_bits_whatever_stands_around_it(causal, spans, dtype, monkeypatch):
+    """Cut targets, batches, groups and heads away; the order of decoding is one of its own."""
     from mhakit.backends.cpu import launch
 
-    T = 150
-    query, key, value = draw(Sizes(2, 4, 2, T, T, 20, 12), dtype)
-    keywords = {"key_lengths": [T, 100]}
+    S = 700
+    query, key, value = draw(Sizes(2, 4, 2, 150, S, 20, 12), dtype)
+    lengths = np.array([S, 600])
 
     def rows(start, stop, b=slice(None), h=slice(None), g=slice(None)):
         return mhakit.attention(
             query[b, h, start:stop], key[b, g], value[b, g],
-            causal=causal, query_offset=start, key_lengths=np.array([T, 100])[b],
+            causal=causal, query_offset=start + 520, key_lengths=lengths[b],
         )  # fmt: skip
 
-    whole = mhakit.attention(query, key, value, causal=causal, **keywords)
-    for start, stop in [(0, 1), (7, 8), (0, 16), (3, 20), (64, 128), (1, 65), (149, 150), (5, 150)]:
+    (first, last), *parts = spans
+    whole = rows(first, last)
+    for start, stop in parts:
         np.testing.assert_array_equal(rows(start, stop), whole[:, :, start:stop])
-    np.testing.assert_array_equal(rows(0, T, b=slice(1, 2)), whole[1:])
-    one_group = rows(0, T, h=slice(2, 4), g=slice(1, 2))
+    np.testing.assert_array_equal(rows(first, last, b=slice(1, 2)), whole[1:])
+    one_group = rows(first, last, h=slice(2, 4), g=slice(1, 2))
     np.testing.assert_array_equal(one_group, whole[:, 2:4])
-    one_head = rows(0, T, h=slice(3, 4), g=slice(1, 2))
+    one_head = rows(first, last, h=slice(3, 4), g=slice(1, 2))
     np.testing.assert_array_equal(one_head, whole[:, 3:4])
     for limit in (0, float("inf")):
         monkeypatch.setattr(launch, "SERIAL_BELOW", limit)
-        np.testing.assert_array_equal(rows(0, T), whole)
+        np.testing.assert_array_equal(rows(first, last), whole)
 
 
-def test_3_every_number_of_threads_gives_the_same_bits(form):
+@pytest.mark.parametrize("T", [130, 2])
+def test_3_every_number_of_threads_gives_the_same_bits(T, form):
     import numba
 
-    arrays = draw(Sizes(2, 4, 2, 130, 130, 20, 12), np.float32)
+    arrays = draw(Sizes(2, 4, 2, T, 1300, 20, 12), np.float32)
     results = []
     for threads in range(1, numba.config.NUMBA_NUM_THREADS + 1):
         numba.set_num_threads(threads)
-        results += [mhakit.attention(*arrays, causal=True) for _ in range(3)]
+        results += [mhakit.attention(*arrays, causal="bottom_right") for _ in range(3)]
     for result in results[1:]:
         np.testing.assert_array_equal(result, results[0])
 

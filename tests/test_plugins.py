@@ -108,7 +108,7 @@ def test_a_broken_plugin_does_not_take_the_installed_ones_with_it(peak, tmp_path
 
 
 def test_a_process_that_sees_no_installed_mhakit_is_told_to_install_it():
-    told = run(["-c", "import sys, mhakit\nsys.path.clear()\nmhakit.combinations()"], expect=1)
+    told = run(["-c", "import sys, mhakit.api\nsys.path.clear()\nmhakit.combinations()"], expect=1)
     assert "PluginError: mhakit must be installed for its combinations to be found" in told
     assert "`pip install -e .`" in told
 

@@ -8,8 +8,10 @@ import llvmlite
 import numba
 import numpy as np
 
+from mhakit.backends.cpu import launch
 from mhakit.backends.cpu.call import SOURCES, estimate, lanes_for
-from mhakit.backends.cpu.launch import SERIAL_BELOW, threads
+from mhakit.backends.cpu.decoding import SEGMENT, TARGETS
+from mhakit.backends.cpu.launch import threads
 from mhakit.backends.cpu.simd import VECTOR_BYTES
 from mhakit.problem import Problem
 
@@ -19,28 +21,44 @@ __all__ = ["describe", "machine"]
 def describe(problem: Problem) -> dict[str, Any]:
     """Return what `attend` would do with this problem, for ``mhakit.explain``."""
     assert problem.value is not None
-    _, H, T, D = problem.query.shape
+    B, H, T, D = problem.query.shape
     G, E = problem.key.shape[1], problem.value.shape[3]
     item = problem.real.itemsize
-    lanes = lanes_for(H // G * T, problem.real)
+    rows = H // G * T
+    decoded = T <= TARGETS
+    lanes = rows if decoded else lanes_for(rows, problem.real)
     full, border, skipped = _count_tiles(problem, lanes)
-    parallel = estimate(problem) >= SERIAL_BELOW
+    used = threads() if estimate(problem) >= launch.SERIAL_BELOW else 1
     half = problem.query.dtype.itemsize == 2
-    rows = D + SOURCES + E + 4 + (SOURCES * max(D, E) // lanes if half else 0)
-    reason = "queries ride in the lanes of the registers, online softmax over blocks of sources"
+    if decoded:
+        kernel, order = "cpu.decoding, segments", f"segments of {SEGMENT} sources, merged in order"
+        why = f"T is at most {TARGETS}: registers hold a row's width, threads share the sources"
+        segments = -(-problem.key.shape[2] // SEGMENT)
+        kept = B * G * segments * rows * (E + 2) * item
+        scratch = (rows * (D + E + 3 * SOURCES) + SOURCES * max(D, E)) * item + 6 * 8 * rows
+    else:
+        kernel, order = (
+            "cpu.attention, fused tiles",
+            f"blocks of {SOURCES} sources, in order by fma",
+        )
+        why = "queries ride in the lanes of the registers, online softmax over blocks of sources"
+        kept = 0
+        staged = SOURCES * max(D, E) if half else 0
+        turned = SOURCES if problem.mask is not None or problem.bias is not None else 0
+        scratch = ((D + SOURCES + E + 4 + turned) * lanes + staged) * item + 6 * 8 * lanes
     if problem.score_mod is not None:
-        reason += ", score_mod compiled in"
+        why += ", score_mod compiled in"
     return {
-        "kernel": "cpu.attention, fused tiles",
-        "why": reason,
-        "order": f"blocks of {SOURCES} sources from source 0, each in order by fma",
-        "threads": threads() if parallel else 1,
+        "kernel": kernel,
+        "why": why,
+        "order": order,
+        "threads": used,
         "lanes": VECTOR_BYTES // item,
         "tile": (lanes, SOURCES),
         "tiles_full": full * G,
         "tiles_border": border * G,
         "tiles_skipped": skipped * G,
-        "scratch_bytes": (threads() if parallel else 1) * (rows * lanes * item + 5 * 8 * lanes),
+        "scratch_bytes": used * scratch + kept,
     }
 
 

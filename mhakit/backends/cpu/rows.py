@@ -5,6 +5,8 @@ Rows whose numbers are neighbours are turned a register at a time; others one by
 
 from __future__ import annotations
 
+import numpy as np
+
 from mhakit.backends.cpu.flags import inlined
 from mhakit.backends.cpu.memory import (
     BFLOAT16,
@@ -17,6 +19,7 @@ from mhakit.backends.cpu.memory import (
     write,
 )
 from mhakit.backends.cpu.simd import (
+    VECTOR_BYTES,
     bfloat16_to_columns,
     bfloat16_to_rows,
     bool_to_columns,
@@ -36,11 +39,15 @@ def load_rows(real, kind, rows, stride, count, tile):
     """Write number i of lane's row, at rows[lane] + i * stride, to tile[i, lane]."""
     lanes, step = tile.shape[1], tile.shape[1] * tile.itemsize
     native = FLOAT32 if tile.itemsize == 4 else FLOAT64
-    if kind == native and stride == tile.itemsize:
+    if step % VECTOR_BYTES != 0:  # too few lanes to fill registers
+        kind_of_registers = np.int64(-1)
+    else:
+        kind_of_registers = kind
+    if kind_of_registers == native and stride == tile.itemsize:
         native_to_columns(real, address(rows), lanes, count, address(tile), step)
-    elif kind == FLOAT16 and stride == 2 and tile.itemsize == 4:
+    elif kind_of_registers == FLOAT16 and stride == 2 and tile.itemsize == 4:
         float16_to_columns(real, address(rows), lanes, count, address(tile), step)
-    elif kind == BFLOAT16 and stride == 2 and tile.itemsize == 4:
+    elif kind_of_registers == BFLOAT16 and stride == 2 and tile.itemsize == 4:
         bfloat16_to_columns(real, address(rows), lanes, count, address(tile), step)
     else:
         for lane in range(lanes):
@@ -52,7 +59,7 @@ def load_rows(real, kind, rows, stride, count, tile):
 def load_bools(real, rows, stride, count, tile):
     """Write 1 for True and 0 for False, at rows[lane] + i * stride, to tile[i, lane]."""
     lanes, step = tile.shape[1], tile.shape[1] * tile.itemsize
-    if stride == 1:
+    if stride == 1 and step % VECTOR_BYTES == 0:
         bool_to_columns(real, address(rows), lanes, count, address(tile), step)
     else:
         cast = type(real)

@@ -25,6 +25,7 @@ __all__ = [
     "ROW",
     "TARGET",
     "aligned",
+    "change_scores",
     "fill",
     "find_span",
     "pack_queries",
@@ -76,7 +77,7 @@ def place(call, b, places):
     """Write where each lane's target sits and the sources that its band shows."""
     offset = read_int64(call.offsets + 8 * b)
     length = read_int64(call.lengths + 8 * b)
-    for lane in range(call.lanes):
+    for lane in range(places.shape[1]):
         position = places[TARGET, lane] + offset
         places[POSITION, lane] = position
         places[LOW, lane] = first_visible(position, call.left)
@@ -122,7 +123,6 @@ def score_block(
 
     Hidden ones are -inf. ``spared`` says that every lane's band shows all of these sources.
     """
-    cast = type(real)
     lanes, D = call.lanes, call.D
     row = call.key + b * call.key_b + g * call.key_h + source * call.key_s
     row_stride, step = call.key_s, call.key_d
@@ -133,6 +133,18 @@ def score_block(
         real, row, row_stride, step, address(packed), address(scores), lanes * scores.itemsize,
         rows, D, np.int64(0),
     )  # fmt: skip
+    change_scores(
+        call, real, b, source, rows, places, spared, turned, scores, unit, score_mod, score_args
+    )
+
+
+@inlined
+def change_scores(
+    call, real, b, source, rows, places, spared, turned, scores, unit, score_mod, score_args
+):
+    """Change bare scores, (sources, lanes), in place as the call asks: softcap, bias, mod, mask."""
+    cast = type(real)
+    lanes = scores.shape[1]
     if call.softcap > 0:
         _cap(cast(call.softcap), rows, scores)
     if call.bias != 0:

@@ -5,6 +5,7 @@ target. Addresses and strides are integers in bytes, so that one specialisation 
 every layout. ``real`` is any number of the computation dtype: only its type matters.
 """
 
+from mhakit.backends.cpu.simd.along import add_weighted_rows, dot_rows
 from mhakit.backends.cpu.simd.columns import column_tops, column_weights, exp2, tanh
 from mhakit.backends.cpu.simd.emitter import VECTOR_BYTES, align
 from mhakit.backends.cpu.simd.product import accumulate, accumulate_visible, multiply
@@ -24,12 +25,14 @@ __all__ = [
     "VECTOR_BYTES",
     "accumulate",
     "accumulate_visible",
+    "add_weighted_rows",
     "align",
     "bfloat16_to_columns",
     "bfloat16_to_rows",
     "bool_to_columns",
     "column_tops",
     "column_weights",
+    "dot_rows",
     "exp2",
     "float16_to_columns",
     "float16_to_rows",

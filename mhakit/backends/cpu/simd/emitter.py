@@ -100,10 +100,18 @@ class Emitter:
         pointer = self.builder.inttoptr(address, self.type.as_pointer())
         self.builder.store(value, pointer, align=VECTOR_BYTES)
 
+    def load_anywhere(self, address: ir.Value) -> ir.Value:
+        """Return what lies at an address of any alignment."""
+        pointer = self.builder.inttoptr(address, self.type.as_pointer())
+        return self.builder.load(pointer, align=1)
+
     def splat(self, address: ir.Value) -> ir.Value:
         """Every lane the number at ``address``, wherever it lies."""
         pointer = self.builder.inttoptr(address, self.element.as_pointer())
-        number = self.builder.load(pointer, align=1)
+        return self.spread(self.builder.load(pointer, align=1))
+
+    def spread(self, number: ir.Value) -> ir.Value:
+        """Every lane this number."""
         empty = ir.Constant(self.type, ir.Undefined)
         first = self.builder.insert_element(empty, number, ir.Constant(_INT32, 0))
         zeros = ir.Constant(ir.VectorType(_INT32, self.lanes), [0] * self.lanes)
