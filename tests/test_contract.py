@@ -160,16 +160,16 @@ def test_2_empty_sizes_work(sizes, dtype, backend, form):
     assert mhakit.merge_attention((output, lse), backend=backend)[0].shape == (B, H, T, E)
 
 
-@pytest.mark.parametrize("causal", [None, True])
+@pytest.mark.parametrize("rule", [{}, {"causal": True}, {"window": (101, 3)}], ids=str)
 @pytest.mark.parametrize(
-    ("spans"),
+    "spans",
     [
         [(0, 150), (0, 5), (3, 20), (64, 128), (1, 65), (5, 150), (145, 150)],
         [(0, 4), (0, 1), (1, 4), (2, 3), (3, 4)],  # few enough to be decoded
     ],
     ids=["tiles", "decoding"],
 )
-def test_3_a_row_has_the_same_bits_whatever_stands_around_it(causal, spans, dtype, monkeypatch):
+def test_3_a_row_has_the_same_bits_whatever_stands_around_it(rule, spans, dtype, monkeypatch):
     """Cut targets, batches, groups and heads away; the order of decoding is one of its own."""
     from mhakit.backends.cpu import launch
 
@@ -180,7 +180,7 @@ def test_3_a_row_has_the_same_bits_whatever_stands_around_it(causal, spans, dtyp
     def rows(start, stop, b=slice(None), h=slice(None), g=slice(None)):
         return mhakit.attention(
             query[b, h, start:stop], key[b, g], value[b, g],
-            causal=causal, query_offset=start + 520, key_lengths=lengths[b],
+            query_offset=start + 520, key_lengths=lengths[b], **rule,
         )  # fmt: skip
 
     (first, last), *parts = spans
