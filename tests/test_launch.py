@@ -88,7 +88,7 @@ def test_a_process_pool_gets_the_same_bits():
 MISSES = """
     import numpy as np, mhakit, json
     from mhakit.backends.cpu import attention
-    x = np.ones((1, 1, 3, 8), np.float32)
+    x = np.ones((1, 1, 8, 8), np.float32)
     mhakit.attention(x, x, x)
     kernel = attention._run.serial
     print(sum(kernel.stats.cache_misses.values()), sum(kernel.stats.cache_hits.values()))
@@ -113,7 +113,7 @@ def test_the_serial_and_the_parallel_form_do_not_take_each_others_cache(tmp_path
     code = """
     import numpy as np, mhakit
     from mhakit.backends.cpu import attention, launch
-    x = np.ones((1, 1, 3, 8), np.float32)
+    x = np.ones((1, 1, 8, 8), np.float32)
     for limit in (0, float("inf")):
         launch.SERIAL_BELOW = limit
         mhakit.attention(x, x, x)
