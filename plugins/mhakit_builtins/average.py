@@ -37,9 +37,8 @@ class Average(HeadCombination):
     Notes
     -----
     This is no drop-in for heads that were trained with ``concat_project``. The heads of such a
-    layer write to different directions, and their average mixes them up: on a real encoder's
-    frozen heads the best refit of W and b keeps 31 % of the variance of the layer's output. Train
-    with it from the start.
+    layer write to different directions, and their average mixes them up, however W and b are
+    refitted. Train with it from the start.
 
     References
     ----------

@@ -18,12 +18,8 @@ from mhakit.backends.cpu.flags import inlined, part
 from mhakit.backends.cpu.launch import Kernel
 from mhakit.backends.cpu.memory import (
     FLOAT16,
-    FLOAT32,
-    FLOAT64,
     address,
     fetch_add,
-    read,
-    write,
 )
 from mhakit.backends.cpu.rows import store_rows, widen_rows
 from mhakit.backends.cpu.score_mod import compiled
@@ -49,12 +45,12 @@ from mhakit.backends.cpu.tiles import (
     places_of,
     score_block,
     scratch_for,
+    sink_of,
+    write_lse,
 )
 from mhakit.problem import Problem
 
 __all__ = ["attend"]
-
-LN2 = 0.6931471805599453094
 
 
 def _attend(calls, real, score_mod, score_args):
@@ -162,17 +158,9 @@ def _start(call, real, places, top, total, sums):
     cast = type(real)
     fill(sums, cast(0))
     for lane in range(top.size):
-        top[lane] = cast(-np.inf)
-        total[lane] = cast(0)
-        if call.sinks:
-            sink = _sink(call, real, places[HEAD, lane])
-            top[lane] = sink * cast(LOG2E)
-            total[lane] = cast(0) if sink == cast(-np.inf) else cast(1)
-
-
-@inlined
-def _sink(call, real, head):
-    return read(real, 0 if call.item == 4 else 1, call.sinks + head * call.item)
+        sink = sink_of(call, real, places[HEAD, lane])
+        top[lane] = sink * cast(LOG2E)
+        total[lane] = cast(0) if sink == cast(-np.inf) else cast(1)
 
 
 @inlined
@@ -205,18 +193,10 @@ def _weigh(real, rows, weights, top, carry, base, total):
 def _finish(call, real, b, places, top, total, sums):
     """Divide by each lane's sum and write rows of the output; a lane that saw nothing is 0."""
     cast = type(real)
-    native = FLOAT32 if sums.itemsize == 4 else FLOAT64
     for lane in range(top.size):
         h, t = places[HEAD, lane], places[TARGET, lane]
+        write_lse(call, real, b, h, t, top[lane], total[lane])
         dead = total[lane] == cast(0)
-        lse = (top[lane] + np.log2(total[lane])) * cast(LN2)
-        if call.sinks and total[lane] == cast(1):
-            sink = _sink(call, real, h)
-            if top[lane] == sink * cast(LOG2E):
-                lse = sink  # nothing but the sink was seen: its logit as it came
-        if dead:
-            lse = cast(-np.inf)
-        write(native, call.lse + ((b * call.H + h) * call.T + t) * call.item, lse)
         total[lane] = cast(0) if dead else cast(1) / total[lane]
         places[ROW, lane] = call.out + b * call.out_b + h * call.out_h + t * call.out_t
     for e in range(call.E):

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from mhakit.backends.cpu.call import SOURCES, estimate, pack
 from mhakit.backends.cpu.flags import inlined, part
 from mhakit.backends.cpu.launch import Kernel
-from mhakit.backends.cpu.memory import FLOAT16, FLOAT32, FLOAT64, address, fetch_add, read, write
+from mhakit.backends.cpu.memory import FLOAT16, address, fetch_add, read, write
 from mhakit.backends.cpu.rows import widen_rows
 from mhakit.backends.cpu.score_mod import compiled
 from mhakit.backends.cpu.simd import (
@@ -34,9 +34,12 @@ from mhakit.backends.cpu.tiles import (
     TARGET,
     aligned,
     change_scores,
+    fill,
     find_span,
     place,
     places_of,
+    sink_of,
+    write_lse,
 )
 from mhakit.problem import Problem
 
@@ -47,8 +50,6 @@ TARGETS = 4
 
 SEGMENT = 512
 """Sources in one segment, a whole number of blocks."""
-
-LN2 = 0.6931471805599453094
 
 
 def _decode(calls, real, partials, score_mod, score_args):
@@ -117,8 +118,8 @@ def _work(calls, real, partials, score_mod, score_args):
             tops[0, row] = type(real)(-np.inf)
         place(call, b, places)
         _lay_queries(call, real, b, places, query)
-        _clear(totals)
-        _clear(sums)
+        fill(totals, type(real)(0))
+        fill(sums, type(real)(0))
         first, past, all_first, all_past = find_span(places)
         end = min((segment + 1) * SEGMENT, call.S)
         for source in range(segment * SEGMENT, end, SOURCES):
@@ -137,13 +138,6 @@ def _work(calls, real, partials, score_mod, score_args):
             partials[pair, segment, row, 1] = total
             for e in range(call.E):
                 partials[pair, segment, row, 2 + e] = sums[row, e]
-
-
-@inlined
-def _clear(tile):
-    for i in range(tile.shape[0]):
-        for lane in range(tile.shape[1]):
-            tile[i, lane] = type(tile[0, 0])(0)
 
 
 @inlined
@@ -264,10 +258,9 @@ def _merge_row(call, real, pair, row, partials):
     """Write one row of output and lse; one that saw nothing is 0."""
     cast = type(real)
     nothing = cast(-np.inf)
-    native = FLOAT32 if call.item == 4 else FLOAT64
     b, g = pair // call.G, pair % call.G
     h, t = g * (call.H // call.G) + row // call.T, row % call.T
-    sink = read(real, native, call.sinks + h * call.item) if call.sinks else nothing
+    sink = sink_of(call, real, h)
     top = sink * cast(LOG2E)
     for segment in range(partials.shape[1]):
         larger = partials[pair, segment, row, 0]
@@ -278,17 +271,11 @@ def _merge_row(call, real, pair, row, partials):
         share = exp2(partials[pair, segment, row, 0] - base)
         partials[pair, segment, row, 0] = share
         total += partials[pair, segment, row, 1] * share
-    dead = total == cast(0)
-    scale = cast(0) if dead else cast(1) / total
+    scale = cast(0) if total == cast(0) else cast(1) / total
     first = call.out + b * call.out_b + h * call.out_h + t * call.out_t
     for e in range(call.E):
         merged = cast(0)
         for segment in range(partials.shape[1]):
             merged += partials[pair, segment, row, 0] * partials[pair, segment, row, 2 + e]
         write(call.kind, first + e * call.out_e, merged * scale)
-    lse = (top + np.log2(total)) * cast(LN2)
-    if call.sinks and total == cast(1) and top == sink * cast(LOG2E):
-        lse = sink  # nothing but the sink was seen: its logit as it came
-    if dead:
-        lse = nothing
-    write(native, call.lse + ((b * call.H + h) * call.T + t) * call.item, lse)
+    write_lse(call, real, b, h, t, top, total)

@@ -11,7 +11,7 @@ import numpy as np
 
 from mhakit.backends.cpu.call import SOURCES
 from mhakit.backends.cpu.flags import inlined
-from mhakit.backends.cpu.memory import FLOAT16, address, read_int64
+from mhakit.backends.cpu.memory import FLOAT16, FLOAT32, FLOAT64, address, read, read_int64, write
 from mhakit.backends.cpu.rows import load_bools, load_rows, widen_rows
 from mhakit.backends.cpu.simd import VECTOR_BYTES, align, multiply, tanh
 from mhakit.backends.steps import first_visible, past_visible
@@ -33,9 +33,12 @@ __all__ = [
     "places_of",
     "score_block",
     "scratch_for",
+    "sink_of",
+    "write_lse",
 ]
 
 LOG2E = 1.4426950408889634074
+LN2 = 0.6931471805599453094
 
 HEAD, TARGET, POSITION, LOW, HIGH, ROW = range(6)
 """Rows of ``places``, whose columns are lanes: which query head and target a lane carries, the
@@ -97,6 +100,28 @@ def find_span(places):
         all_first = max(all_first, low)
         all_past = min(all_past, high)
     return min(first, past), past, all_first, all_past
+
+
+@inlined
+def sink_of(call, real, h):
+    """Return a head's sink, -inf where there are none."""
+    if call.sinks == 0:
+        return type(real)(-np.inf)
+    return read(real, FLOAT32 if call.item == 4 else FLOAT64, call.sinks + h * call.item)
+
+
+@inlined
+def write_lse(call, real, b, h, t, top, total):
+    """Write the natural log of a row's sum, ``total`` times two to the ``top``."""
+    cast = type(real)
+    lse = (top + np.log2(total)) * cast(LN2)
+    sink = sink_of(call, real, h)
+    if total == cast(1) and call.sinks != 0 and top == sink * cast(LOG2E):
+        lse = sink  # nothing but the sink was seen: its logit as it came
+    if total == cast(0):
+        lse = cast(-np.inf)
+    place = call.lse + ((b * call.H + h) * call.T + t) * call.item
+    write(FLOAT32 if call.item == 4 else FLOAT64, place, lse)
 
 
 @inlined
