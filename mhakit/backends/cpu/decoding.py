@@ -1,8 +1,9 @@
 """Attention of few targets: one work item is one segment of sources of one key/value head.
 
 Bound by reading key and value once, so registers hold a row's width and threads share the
-sources. Each segment leaves its top, its sum and its weighted values; they are merged in order.
-Segments have a fixed length, counted from source 0: bits depend on no split and no thread.
+sources. Each segment leaves its top, its sum and its weighted values; whoever ends the last one
+of a head merges them in order. Segments have a fixed length, counted from source 0: bits depend on
+no split and no thread.
 """
 
 from __future__ import annotations
@@ -51,23 +52,18 @@ TARGETS = 4
 SEGMENT = 512
 """Sources in one segment, a whole number of blocks."""
 
+NEAR = 16
+"""Rows of value that stay in the nearest cache while every target takes them."""
 
-def _decode(calls, real, partials, score_mod, score_args):
-    """Write partials[pair, segment, row] of work items [counter, stop), one worker a thread."""
+
+def _decode(calls, real, partials, ended, score_mod, score_args):
+    """Write output and lse of work items [counter, stop), one worker a thread."""
     for _ in prange(calls[0].workers):
-        _work(calls, real, partials, score_mod, score_args)
-
-
-def _merge(calls, real, partials):
-    """Write output and lse of every row from its segments, in order."""
-    for pair in prange(calls[0].B * calls[0].G):
-        for row in range(partials.shape[2]):
-            _merge_row(calls[0], real, pair, row, partials)
+        _work(calls, real, partials, ended, score_mod, score_args)
 
 
 _run = Kernel(_decode)
 _run_modified = Kernel(_decode, cached=False)  # a user's function is compiled in
-_run_merge = Kernel(_merge)
 
 
 def decode(problem: Problem, out: NDArray[Any]) -> NDArray[Any]:
@@ -79,20 +75,20 @@ def decode(problem: Problem, out: NDArray[Any]) -> NDArray[Any]:
     lse = np.empty((B, H, T), real)
     sinks = None if problem.sinks is None else np.ascontiguousarray(problem.sinks, real)
     call = pack(problem, out, rows=H // G * T, lse=lse, sinks=sinks)
-    segments = -(-S // SEGMENT)
+    segments = max(-(-S // SEGMENT), 1)
     partials = np.empty((B * G, segments, H // G * T, E + 2), real)
+    ended = np.zeros(B * G, np.int64)
     score_mod = compiled(problem)
     kernel = _run if score_mod is None else _run_modified
-    work = estimate(problem)
     run_in_slices(
-        kernel, call, B * G * segments, work, real.type(1), partials, score_mod, problem.score_args
-    )
-    _run_merge(call, real.type(1), partials, work=1.0 * partials.size)
+        kernel, call, B * G * segments, estimate(problem), real.type(1), partials, ended, score_mod,
+        problem.score_args,
+    )  # fmt: skip
     return lse
 
 
 @part
-def _work(calls, real, partials, score_mod, score_args):
+def _work(calls, real, partials, ended, score_mod, score_args):
     """Take work items until none is left, with scratch made once."""
     call = calls[0]
     rows = call.H // call.G * call.T
@@ -100,10 +96,9 @@ def _work(calls, real, partials, score_mod, score_args):
     wide_d = -(-call.D // registers) * registers
     wide_e = -(-call.E // registers) * registers
     query, sums = aligned(real, rows, wide_d), aligned(real, rows, wide_e)
-    scores, totals = aligned(real, rows, SOURCES), aligned(real, rows, registers)
-    columns, tops = aligned(real, 2, registers), aligned(real, 1, rows)
+    scores, columns = aligned(real, rows, SEGMENT), aligned(real, 3, registers)
     staged = aligned(real, SOURCES, max(wide_d, wide_e))
-    turned, changed = aligned(real, SOURCES, rows), aligned(real, SOURCES, rows)
+    turned, changed = aligned(real, SEGMENT, rows), aligned(real, SEGMENT, rows)
     places = places_of(rows)
     segments = partials.shape[1]
     while True:
@@ -115,29 +110,29 @@ def _work(calls, real, partials, score_mod, score_args):
         for row in range(rows):
             places[HEAD, row] = g * (call.H // call.G) + row // call.T
             places[TARGET, row] = row % call.T
-            tops[0, row] = type(real)(-np.inf)
         place(call, b, places)
-        _lay_queries(call, real, b, places, query)
-        fill(totals, type(real)(0))
-        fill(sums, type(real)(0))
         first, past, all_first, all_past = find_span(places)
-        end = min((segment + 1) * SEGMENT, call.S)
-        for source in range(segment * SEGMENT, end, SOURCES):
-            count = min(SOURCES, end - source)
-            if first < source + count and source < past:
-                _attend_block(
-                    call, real, b, g, source, count, places,
-                    all_first <= source and source + count <= all_past, query, scores, changed,
-                    turned, staged, columns, tops, totals, sums, score_mod, score_args,
-                )  # fmt: skip
+        # whole blocks: a weight lands in the same lane of a sum whatever else is seen
+        begin = max(segment * SEGMENT, first // SOURCES * SOURCES)
+        end = min(min((segment + 1) * SEGMENT, call.S), -(-past // SOURCES) * SOURCES)
+        count = max(end - begin, 0)
+        _lay_queries(call, real, b, places, query)
+        _score_rows(call, real, b, g, begin, count, query, scores, staged)
+        if call.reshaped != 0 or call.mask != 0 or not (all_first <= begin and end <= all_past):
+            _change_rows(
+                call, real, b, begin, count, places, all_first <= begin and end <= all_past,
+                turned, changed, scores, score_mod, score_args,
+            )  # fmt: skip
         for row in range(rows):
-            total = totals[row, 0]
-            for lane in range(1, registers):
-                total += totals[row, lane]
-            partials[pair, segment, row, 0] = tops[0, row]
-            partials[pair, segment, row, 1] = total
+            _weigh_row(real, row, count, scores, columns, partials[pair, segment, row])
+        fill(sums, type(real)(0))
+        _sum_rows(call, real, b, g, begin, count, scores, sums, staged)
+        for row in range(rows):
             for e in range(call.E):
                 partials[pair, segment, row, 2 + e] = sums[row, e]
+        if fetch_add(address(ended) + 8 * pair, 1) == segments - 1:
+            for row in range(rows):
+                _merge_row(call, real, pair, row, partials)
 
 
 @inlined
@@ -158,8 +153,7 @@ def _lay_queries(call, real, b, places, query):
 def _stage(call, real, first, stride, step, count, width, wide, staged):
     """Return address and stride of rows that registers can be loaded from, copied if need be."""
     cast = type(real)
-    registers = VECTOR_BYTES // call.item
-    if call.kind < FLOAT16 and step == call.item and width == wide and count % registers == 0:
+    if call.kind < FLOAT16 and step == call.item and width == wide:
         return first, stride
     if call.kind >= FLOAT16:
         widen_rows(real, call.kind, first, stride, step, count, width, staged)
@@ -170,87 +164,83 @@ def _stage(call, real, first, stride, step, count, width, wide, staged):
     for i in range(count):
         for j in range(width, wide):
             staged[i, j] = cast(0)
-    for i in range(count, staged.shape[0]):
-        for j in range(wide):
-            staged[i, j] = cast(0)
     return address(staged), np.int64(staged.strides[0])
 
 
 @inlined
-def _attend_block(
-    call, real, b, g, source, count, places, spared, query, scores, changed, turned, staged,
-    columns, tops, totals, sums, score_mod, score_args,
-):  # fmt: skip
-    """Take one block of sources into the tops, totals and sums of every row."""
-    cast = type(real)
-    rows, registers = query.shape[0], columns.shape[1]
-    key = call.key + b * call.key_b + g * call.key_h + source * call.key_s
-    key, stride = _stage(
-        call, real, key, call.key_s, call.key_d, count, call.D, query.shape[1], staged
-    )
-    whole = -(-count // registers) * registers
-    for row in range(rows):
-        dot_rows(
-            real, key, stride, whole, address(query) + row * query.strides[0],
-            np.int64(query.strides[0]), address(scores) + row * scores.strides[0],
+def _score_rows(call, real, b, g, begin, count, query, scores, staged):
+    """Write the bare scores of every row and sources [begin, begin + count)."""
+    keys = call.key + b * call.key_b + g * call.key_h + begin * call.key_s
+    width, line = np.int64(query.strides[0]), np.int64(scores.strides[0])
+    for i in range(0, count, SOURCES):
+        some = min(SOURCES, count - i)
+        key, stride = _stage(
+            call, real, keys + i * call.key_s, call.key_s, call.key_d, some, call.D,
+            query.shape[1], staged,
         )  # fmt: skip
-    if call.reshaped != 0 or call.mask != 0 or not spared:
-        for row in range(rows):
-            for i in range(count):
-                changed[i, row] = scores[row, i]
-        change_scores(
-            call,
-            real,
-            b,
-            source,
-            count,
-            places,
-            spared,
-            turned,
-            changed,
-            LOG2E,
-            score_mod,
-            score_args,
-        )
-        for row in range(rows):
-            for i in range(count):
-                scores[row, i] = changed[i, row]
-    for row in range(rows):
-        for i in range(count, whole):
-            scores[row, i] = cast(-np.inf)
-    value = call.value + b * call.value_b + g * call.value_h + source * call.value_s
-    value, stride = _stage(
-        call, real, value, call.value_s, call.value_e, count, call.E, sums.shape[1], staged
-    )
-    for row in range(rows):
-        carry = _weigh_row(real, row, whole, scores, columns, tops, totals)
-        add_weighted_rows(
-            real, value, stride, count, address(scores) + row * scores.strides[0],
-            np.int64(sums.strides[0]), address(sums) + row * sums.strides[0], carry,
+        dot_rows(
+            real, key, stride, some, address(query), width, query.shape[0], width,
+            address(scores) + i * scores.itemsize, line,
         )  # fmt: skip
 
 
 @inlined
-def _weigh_row(real, row, whole, scores, columns, tops, totals):
-    """Turn one row's scores into weights under its new top; return what the old ones shrink by."""
+def _change_rows(
+    call, real, b, begin, count, places, spared, turned, changed, scores, score_mod, score_args
+):
+    """Change bare scores in place as the call asks, by way of a tile of (sources, rows)."""
+    for row in range(scores.shape[0]):
+        for i in range(count):
+            changed[i, row] = scores[row, i]
+    change_scores(
+        call, real, b, begin, count, places, spared, turned, changed, LOG2E, score_mod, score_args
+    )
+    for row in range(scores.shape[0]):
+        for i in range(count):
+            scores[row, i] = changed[i, row]
+
+
+@inlined
+def _weigh_row(real, row, count, scores, columns, partial):
+    """Turn one row's scores into weights; leave its top and its sum in ``partial``."""
     cast = type(real)
     registers, step = columns.shape[1], np.int64(columns.strides[0])
+    whole = -(-count // registers)
+    for i in range(count, whole * registers):
+        scores[row, i] = cast(-np.inf)
     line = address(scores) + row * scores.strides[0]
-    for lane in range(registers):
-        columns[0, lane] = tops[0, row]
-    column_tops(real, line, step, whole // registers, address(columns))
-    top = columns[0, 0]
+    tops, bases, sums = columns[0], columns[1], columns[2]
+    tops[:] = cast(-np.inf)
+    column_tops(real, line, step, whole, address(tops))
+    top = tops[0]
     for lane in range(1, registers):
-        top = max(top, columns[0, lane])
-    base = cast(0) if top == cast(-np.inf) else top
-    carry = exp2(tops[0, row] - base)
-    tops[0, row] = top
-    for lane in range(registers):
-        columns[1, lane] = base
-        totals[row, lane] *= carry
-    sums = address(totals) + row * totals.strides[0]
-    column_weights(real, line, step, whole // registers, address(columns) + step, sums)
-    return carry
+        top = tops[lane] if tops[lane] > top else top
+    bases[:] = cast(0) if top == cast(-np.inf) else top
+    sums[:] = cast(0)
+    column_weights(real, line, step, whole, address(bases), address(sums))
+    total = sums[0]
+    for lane in range(1, registers):
+        total += sums[lane]
+    partial[0], partial[1] = top, total
+
+
+@inlined
+def _sum_rows(call, real, b, g, begin, count, scores, sums, staged):
+    """Add the weighted values of sources [begin, begin + count) to the sums of every row."""
+    values = call.value + b * call.value_b + g * call.value_h + begin * call.value_s
+    width, line = np.int64(sums.strides[0]), np.int64(scores.strides[0])
+    for i in range(0, count, SOURCES):
+        some = min(SOURCES, count - i)
+        value, stride = _stage(
+            call, real, values + i * call.value_s, call.value_s, call.value_e, some, call.E,
+            sums.shape[1], staged,
+        )  # fmt: skip
+        for j in range(0, some, NEAR):
+            add_weighted_rows(
+                real, value + j * stride, stride, min(NEAR, some - j),
+                address(scores) + (i + j) * scores.itemsize, line, sums.shape[0], width,
+                address(sums), width,
+            )  # fmt: skip
 
 
 @inlined

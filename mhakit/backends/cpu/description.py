@@ -33,9 +33,9 @@ def describe(problem: Problem) -> dict[str, Any]:
     if decoded:
         kernel, order = "cpu.decoding, segments", f"segments of {SEGMENT} sources, merged in order"
         why = f"T is at most {TARGETS}: registers hold a row's width, threads share the sources"
-        segments = -(-problem.key.shape[2] // SEGMENT)
-        kept = B * G * segments * rows * (E + 2) * item
-        scratch = (rows * (D + E + 3 * SOURCES) + SOURCES * max(D, E)) * item + 6 * 8 * rows
+        segments = max(-(-problem.key.shape[2] // SEGMENT), 1)
+        kept = B * G * (segments * rows * (E + 2) * item + 8)
+        scratch = (rows * (D + E + 3 * SEGMENT) + SOURCES * max(D, E)) * item + 6 * 8 * rows
     else:
         kernel, order = (
             "cpu.attention, fused tiles",

@@ -100,6 +100,18 @@ class Emitter:
         pointer = self.builder.inttoptr(address, self.type.as_pointer())
         self.builder.store(value, pointer, align=VECTOR_BYTES)
 
+    def store_sum(self, vector: ir.Value, address: ir.Value) -> None:
+        """Write the sum of the lanes, as a tree of neighbours, then of pairs, and so on."""
+        width = 1
+        while width < self.lanes:
+            swapped = [lane ^ width for lane in range(self.lanes)]
+            mask = ir.Constant(ir.VectorType(_INT32, self.lanes), swapped)
+            vector = self.builder.fadd(vector, self.builder.shuffle_vector(vector, vector, mask))
+            width *= 2
+        total = self.builder.extract_element(vector, ir.Constant(_INT32, 0))
+        pointer = self.builder.inttoptr(address, self.element.as_pointer())
+        self.builder.store(total, pointer, align=self.item)
+
     def load_anywhere(self, address: ir.Value) -> ir.Value:
         """Return what lies at an address of any alignment."""
         pointer = self.builder.inttoptr(address, self.type.as_pointer())
