@@ -49,20 +49,17 @@ def as_problem(
     ``needs_value`` is False where only scores or weights are asked for.
     """
     require_layout(layout)
-    arrays = {"query": as_float_array(query, "query"), "key": as_float_array(key, "key")}
-    if needs_value:
-        arrays["value"] = as_float_array(value, "value")
-    require_same_dtype(arrays)
-    batched = arrays["query"].ndim != 3
-    views = {
-        name: _canonical(array, name, batched, layout, letters)
-        for (name, array), letters in zip(arrays.items(), ("BHTD", "BGSD", "BGSE"), strict=False)
-    }
-    q, k, v = views["query"], views["key"], views.get("value")
+    q, k = as_float_array(query, "query"), as_float_array(key, "key")
+    v = as_float_array(value, "value") if needs_value else None
+    if k.dtype != q.dtype or (v is not None and v.dtype != q.dtype):
+        require_same_dtype({"query": q, "key": k} | ({} if v is None else {"value": v}))
+    batched = q.ndim != 3
+    q = _canonical(q, "query", batched, layout, "BHTD")
+    k = _canonical(k, "key", batched, layout, "BGSD")
+    v = None if v is None else _canonical(v, "value", batched, layout, "BGSE")
     _check_sizes(q, k, v)
     B, H, T, D = q.shape
     S = k.shape[2]
-    real = computation_dtype(q.dtype)
 
     mask_array = None
     if mask is not None:
@@ -93,23 +90,11 @@ def as_problem(
     offset, left, right = as_band(
         causal, query_offset, window, lengths, key_lengths is not None, batched, B, T, S
     )
-    problem = Problem(
-        query=q,
-        key=k,
-        value=v,
-        mask=mask_array,
-        bias=bias_array,
-        left=left,
-        right=right,
-        query_offset=offset,
-        key_lengths=lengths,
-        scale=1.0 / math.sqrt(D) if scale is None else _number(scale, "scale"),
-        softcap=_softcap(softcap),
-        sinks=sinks_array,
-        score_mod=score_mod,
-        score_args=score_args,
-        real=real,
-    )
+    number = 1.0 / math.sqrt(D) if scale is None else _number(scale, "scale")
+    problem = Problem(  # in order: by name it takes as long as all the checks
+        q, k, v, mask_array, bias_array, left, right, offset, lengths, number, _softcap(softcap),
+        sinks_array, score_mod, score_args, computation_dtype(q.dtype),
+    )  # fmt: skip
     return problem, batched
 
 

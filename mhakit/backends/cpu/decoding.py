@@ -17,16 +17,16 @@ from numpy.typing import NDArray
 from mhakit.backends.cpu.call import SOURCES, estimate, pack
 from mhakit.backends.cpu.flags import inlined, part
 from mhakit.backends.cpu.launch import Kernel
-from mhakit.backends.cpu.memory import FLOAT16, address, fetch_add, read, write
-from mhakit.backends.cpu.rows import widen_rows
+from mhakit.backends.cpu.memory import FLOAT16, address, fetch_add, read
+from mhakit.backends.cpu.rows import store_row, widen_rows
 from mhakit.backends.cpu.score_mod import compiled
 from mhakit.backends.cpu.simd import (
     VECTOR_BYTES,
     add_weighted_rows,
-    column_tops,
-    column_weights,
     dot_rows,
     exp2,
+    line_top,
+    line_weights,
 )
 from mhakit.backends.cpu.slices import run_in_slices
 from mhakit.backends.cpu.tiles import (
@@ -96,7 +96,7 @@ def _work(calls, real, partials, ended, score_mod, score_args):
     wide_d = -(-call.D // registers) * registers
     wide_e = -(-call.E // registers) * registers
     query, sums = aligned(real, rows, wide_d), aligned(real, rows, wide_e)
-    scores, columns = aligned(real, rows, SEGMENT), aligned(real, 3, registers)
+    scores = aligned(real, rows, SEGMENT)
     staged = aligned(real, SOURCES, max(wide_d, wide_e))
     turned, changed = aligned(real, SEGMENT, rows), aligned(real, SEGMENT, rows)
     places = places_of(rows)
@@ -124,7 +124,7 @@ def _work(calls, real, partials, ended, score_mod, score_args):
                 turned, changed, scores, score_mod, score_args,
             )  # fmt: skip
         for row in range(rows):
-            _weigh_row(real, row, count, scores, columns, partials[pair, segment, row])
+            _weigh_row(real, row, count, scores, registers, partials[pair, segment, row])
         fill(sums, type(real)(0))
         _sum_rows(call, real, b, g, begin, count, scores, sums, staged)
         for row in range(rows):
@@ -132,7 +132,7 @@ def _work(calls, real, partials, ended, score_mod, score_args):
                 partials[pair, segment, row, 2 + e] = sums[row, e]
         if fetch_add(address(ended) + 8 * pair, 1) == segments - 1:
             for row in range(rows):
-                _merge_row(call, real, pair, row, partials)
+                _merge_row(call, real, pair, row, partials, sums[row])
 
 
 @inlined
@@ -201,27 +201,16 @@ def _change_rows(
 
 
 @inlined
-def _weigh_row(real, row, count, scores, columns, partial):
+def _weigh_row(real, row, count, scores, registers, partial):
     """Turn one row's scores into weights; leave its top and its sum in ``partial``."""
     cast = type(real)
-    registers, step = columns.shape[1], np.int64(columns.strides[0])
     whole = -(-count // registers)
     for i in range(count, whole * registers):
         scores[row, i] = cast(-np.inf)
     line = address(scores) + row * scores.strides[0]
-    tops, bases, sums = columns[0], columns[1], columns[2]
-    tops[:] = cast(-np.inf)
-    column_tops(real, line, step, whole, address(tops))
-    top = tops[0]
-    for lane in range(1, registers):
-        top = tops[lane] if tops[lane] > top else top
-    bases[:] = cast(0) if top == cast(-np.inf) else top
-    sums[:] = cast(0)
-    column_weights(real, line, step, whole, address(bases), address(sums))
-    total = sums[0]
-    for lane in range(1, registers):
-        total += sums[lane]
-    partial[0], partial[1] = top, total
+    top = line_top(real, line, whole)
+    base = cast(0) if top == cast(-np.inf) else top
+    partial[0], partial[1] = top, line_weights(real, line, whole, base)
 
 
 @inlined
@@ -244,7 +233,7 @@ def _sum_rows(call, real, b, g, begin, count, scores, sums, staged):
 
 
 @inlined
-def _merge_row(call, real, pair, row, partials):
+def _merge_row(call, real, pair, row, partials, merged):
     """Write one row of output and lse; one that saw nothing is 0."""
     cast = type(real)
     nothing = cast(-np.inf)
@@ -261,11 +250,13 @@ def _merge_row(call, real, pair, row, partials):
         share = exp2(partials[pair, segment, row, 0] - base)
         partials[pair, segment, row, 0] = share
         total += partials[pair, segment, row, 1] * share
+    for e in range(call.E):
+        merged[e] = cast(0)
+    for segment in range(partials.shape[1]):
+        share = partials[pair, segment, row, 0]
+        for e in range(call.E):
+            merged[e] += share * partials[pair, segment, row, 2 + e]
     scale = cast(0) if total == cast(0) else cast(1) / total
     first = call.out + b * call.out_b + h * call.out_h + t * call.out_t
-    for e in range(call.E):
-        merged = cast(0)
-        for segment in range(partials.shape[1]):
-            merged += partials[pair, segment, row, 0] * partials[pair, segment, row, 2 + e]
-        write(call.kind, first + e * call.out_e, merged * scale)
+    store_row(real, call.kind, first, call.out_e, call.E, merged, scale)
     write_lse(call, real, b, h, t, top, total)

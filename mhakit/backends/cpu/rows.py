@@ -31,7 +31,7 @@ from mhakit.backends.cpu.simd import (
     widen_float16,
 )
 
-__all__ = ["load_bools", "load_rows", "store_rows", "widen_rows"]
+__all__ = ["load_bools", "load_rows", "store_row", "store_rows", "widen_rows"]
 
 
 @inlined
@@ -86,6 +86,17 @@ def store_rows(real, kind, rows, stride, count, tile):
         for lane in range(lanes):
             for i in range(count):
                 write(kind, rows[lane] + i * stride, tile[i, lane])
+
+
+@inlined
+def store_row(real, kind, first, stride, count, line, factor):
+    """Write line[i] * factor, rounded once, to first + i * stride."""
+    if kind == FLOAT32:  # each kind has a loop of its own, so that no number asks for its kind
+        for i in range(count):
+            write(FLOAT32, first + i * stride, line[i] * factor)
+    else:
+        for i in range(count):
+            write(kind, first + i * stride, line[i] * factor)
 
 
 @inlined

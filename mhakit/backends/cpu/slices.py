@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from mhakit.backends.cpu import launch
 from mhakit.backends.cpu.launch import Kernel, threads
 
 __all__ = ["run_in_slices"]
+
+_HEAD = struct.Struct("=3q")
 
 SLICE = 0.1e9
 """Nanoseconds of work, by estimate, between two looks at pending signals."""
@@ -26,10 +28,9 @@ def run_in_slices(
     """
     workers = 1 if work < launch.SERIAL_BELOW else threads()
     slices = max(1, int(work / workers / SLICE))
-    numbers = calls.view(np.int64)
-    numbers[2] = workers
-    stop = 0
+    start = 0
     for i in range(1, slices + 1):
-        numbers[0] = stop  # workers that found nothing left have counted on
-        numbers[1] = stop = items * i // slices
+        stop = items * i // slices
+        _HEAD.pack_into(calls, 0, start, stop, workers)
         kernel(calls, *arguments, work=work / slices)
+        start = stop

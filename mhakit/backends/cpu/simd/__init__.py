@@ -5,7 +5,12 @@ target. Addresses and strides are integers in bytes, so that one specialisation 
 every layout. ``real`` is any number of the computation dtype: only its type matters.
 """
 
-from mhakit.backends.cpu.simd.along import add_weighted_rows, dot_rows
+from mhakit.backends.cpu.simd.along import (
+    add_weighted_rows,
+    dot_rows,
+    line_top,
+    line_weights,
+)
 from mhakit.backends.cpu.simd.columns import column_tops, column_weights, exp2, tanh
 from mhakit.backends.cpu.simd.emitter import VECTOR_BYTES, align
 from mhakit.backends.cpu.simd.product import accumulate, accumulate_visible, multiply
@@ -36,6 +41,8 @@ __all__ = [
     "exp2",
     "float16_to_columns",
     "float16_to_rows",
+    "line_top",
+    "line_weights",
     "multiply",
     "native_to_columns",
     "native_to_rows",

@@ -11,7 +11,7 @@ from numba.extending import intrinsic
 
 from mhakit.backends.cpu.simd.emitter import INT64, VECTOR_BYTES, Emitter, loop
 
-__all__ = ["add_weighted_rows", "dot_rows"]
+__all__ = ["add_weighted_rows", "dot_rows", "line_top", "line_weights"]
 
 # Queries whose dots are summed at once; and registers of a row, times queries, whose weighted sums
 # stay in registers: AVX2 has 16 of them, AVX-512 and NEON have 32.
@@ -96,7 +96,9 @@ def dot_rows(typing, real, rows, stride, count, queries, pitch, number, step, ou
                 begin = [ir.Constant(INT64, 0), *[emit.number(0.0)] * Q]
                 _, *sums = loop(builder, registers, begin, turn)
                 for q in range(Q):
-                    emit.store_sum(sums[q], builder.add(at[1], along.times(line, q)))
+                    to = builder.add(at[1], along.times(line, q))
+                    pointer = builder.inttoptr(to, emit.element.as_pointer())
+                    builder.store(emit.across(sums[q], builder.fadd), pointer, align=emit.item)
 
             along.groups(number, (_QUERIES, 1), [queries, place], [pitch, line], of_queries)
 
@@ -160,3 +162,47 @@ def add_weighted_rows(typing, real, rows, stride, count, weights, line, number, 
         return context.get_dummy_value()
 
     return types.void(real, *([types.int64] * 9)), codegen
+
+
+@intrinsic
+def line_top(typing, real, scores, registers):
+    """Return the largest number of a line of whole, aligned registers; NaN is passed over."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> Any:
+        _, scores, registers = args
+        along = _Along(builder, sig.args[0])
+        emit = along.emit
+
+        def turn(carried: list[ir.Value]) -> list[ir.Value]:
+            place, top = carried
+            return [along.plus(place, along.size), emit.larger(emit.load(place), top)]
+
+        _, top = loop(builder, registers, [scores, emit.number(float("-inf"))], turn)
+        return emit.across(top, emit.larger)
+
+    return real(real, types.int64, types.int64), codegen
+
+
+@intrinsic
+def line_weights(typing, real, scores, registers, base):
+    """Score -> exp2(score - base) along a line, in place; return their sum.
+
+    A score of -inf is a hidden source: its weight becomes -0.0, the mark `add_weighted_rows` reads.
+    """
+
+    def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> Any:
+        _, scores, registers, base = args
+        along = _Along(builder, sig.args[0])
+        emit = along.emit
+        bases = emit.spread(base)
+
+        def turn(carried: list[ir.Value]) -> list[ir.Value]:
+            place, total = carried
+            weight, _ = emit.weight(emit.load(place), bases)
+            emit.store(weight, place)
+            return [along.plus(place, along.size), builder.fadd(total, weight)]
+
+        _, total = loop(builder, registers, [scores, emit.number(0.0)], turn)
+        return emit.across(total, builder.fadd)
+
+    return real(real, types.int64, types.int64, real), codegen

@@ -23,9 +23,7 @@ def column_tops(typing: Any, real: Any, scores: Any, step: Any, rows: Any, tops:
 
         def turn(carried: list[ir.Value]) -> list[ir.Value]:
             row, top = carried
-            score = emit.load(row)
-            larger = builder.fcmp_ordered(">", score, top)
-            return [builder.add(row, step), builder.select(larger, score, top)]
+            return [builder.add(row, step), emit.larger(emit.load(row), top)]
 
         _, top = loop(builder, rows, [scores, emit.load(tops)], turn)
         emit.store(top, tops)
@@ -52,10 +50,7 @@ def column_weights(
 
         def turn(carried: list[ir.Value]) -> list[ir.Value]:
             row, total, hidden = carried
-            score = emit.load(row)
-            hides = builder.fcmp_ordered("==", score, emit.number(float("-inf")))
-            weight = emit.exp2(builder.fsub(score, base))
-            weight = builder.select(hides, emit.number(-0.0), weight)
+            weight, hides = emit.weight(emit.load(row), base)
             emit.store(weight, row)
             return [builder.add(row, step), builder.fadd(total, weight), builder.or_(hidden, hides)]
 

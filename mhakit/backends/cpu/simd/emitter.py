@@ -100,17 +100,25 @@ class Emitter:
         pointer = self.builder.inttoptr(address, self.type.as_pointer())
         self.builder.store(value, pointer, align=VECTOR_BYTES)
 
-    def store_sum(self, vector: ir.Value, address: ir.Value) -> None:
-        """Write the sum of the lanes, as a tree of neighbours, then of pairs, and so on."""
+    def across(self, vector: ir.Value, join: Callable[[ir.Value, ir.Value], ir.Value]) -> ir.Value:
+        """Return one number of all lanes, as a tree of neighbours, then of pairs, and so on."""
         width = 1
         while width < self.lanes:
             swapped = [lane ^ width for lane in range(self.lanes)]
             mask = ir.Constant(ir.VectorType(_INT32, self.lanes), swapped)
-            vector = self.builder.fadd(vector, self.builder.shuffle_vector(vector, vector, mask))
+            vector = join(vector, self.builder.shuffle_vector(vector, vector, mask))
             width *= 2
-        total = self.builder.extract_element(vector, ir.Constant(_INT32, 0))
-        pointer = self.builder.inttoptr(address, self.element.as_pointer())
-        self.builder.store(total, pointer, align=self.item)
+        return self.builder.extract_element(vector, ir.Constant(_INT32, 0))
+
+    def larger(self, a: ir.Value, b: ir.Value) -> ir.Value:
+        """Return a where it is larger than b, else b: a NaN in a is passed over."""
+        return self.builder.select(self.builder.fcmp_ordered(">", a, b), a, b)
+
+    def weight(self, score: ir.Value, base: ir.Value) -> tuple[ir.Value, ir.Value]:
+        """Return exp2(score - base), -0.0 where the score is -inf, and where it is."""
+        hides = self.builder.fcmp_ordered("==", score, self.number(float("-inf")))
+        weight = self.exp2(self.builder.fsub(score, base))
+        return self.builder.select(hides, self.number(-0.0), weight), hides
 
     def load_anywhere(self, address: ir.Value) -> ir.Value:
         """Return what lies at an address of any alignment."""
