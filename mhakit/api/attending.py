@@ -214,7 +214,7 @@ def attention(
             "sinks": problem.sinks,
         },
     )
-    lse = engine.attend(problem, by_head(output, layout, batched))
+    lse = engine.attend(problem, by_head(output, layout, batched), wants_lse=return_lse)
     if not return_lse:
         return output
     lse = lse.astype(problem.real, copy=False)

@@ -43,8 +43,10 @@ class Arithmetic(NamedTuple):
 FLOAT64 = Arithmetic(np.float64, np.matmul)
 
 
-def attend(problem: Problem, out: Array, *, arithmetic: Arithmetic = FLOAT64) -> Array:
-    """Write attention's output, (B, H, T, E), to ``out`` and return lse, (B, H, T)."""
+def attend(
+    problem: Problem, out: Array, *, wants_lse: bool = True, arithmetic: Arithmetic = FLOAT64
+) -> Array:
+    """Write attention's output, (B, H, T, E), to ``out``; return lse, (B, H, T), wanted or not."""
     assert problem.value is not None
     scores = _scores(problem, arithmetic)
     weights, lse = _softmax(scores, problem.sinks)

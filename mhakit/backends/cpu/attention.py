@@ -9,18 +9,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import prange
+from numba import carray, prange
 from numpy.typing import NDArray
 
-from mhakit.backends.cpu.call import SOURCES, estimate, lanes_for, pack
+from mhakit.backends.cpu.call import CALL, SOURCES, estimate, lanes_for, pack
 from mhakit.backends.cpu.decoding import TARGETS, decode
 from mhakit.backends.cpu.flags import inlined, part
-from mhakit.backends.cpu.launch import Kernel
-from mhakit.backends.cpu.memory import (
-    FLOAT16,
-    address,
-    fetch_add,
-)
+from mhakit.backends.cpu.launch import Kernel, Worker
+from mhakit.backends.cpu.memory import address, end, take
 from mhakit.backends.cpu.rows import store_rows, widen_rows
 from mhakit.backends.cpu.score_mod import compiled
 from mhakit.backends.cpu.simd import (
@@ -32,6 +28,7 @@ from mhakit.backends.cpu.simd import (
     exp2,
 )
 from mhakit.backends.cpu.slices import run_in_slices
+from mhakit.backends.cpu.storage import FLOAT16
 from mhakit.backends.cpu.tiles import (
     HEAD,
     LOG2E,
@@ -53,33 +50,40 @@ from mhakit.problem import Problem
 __all__ = ["attend"]
 
 
-def _attend(calls, real, score_mod, score_args):
-    """Write output and lse of work items [counter, stop), one worker a thread."""
+def _enter(calls):
+    """Be one worker."""
+    records = carray(calls, 1)
+    _work(records, records[0].one, None, ())
+
+
+def _modified(calls, real, score_mod, score_args):
+    """Run all workers, a user's function compiled into them."""
     for _ in prange(calls[0].workers):
         _work(calls, real, score_mod, score_args)
 
 
-_run = Kernel(_attend)
-_run_modified = Kernel(_attend, cached=False)  # a user's function is compiled in
+_run = Worker(_enter, CALL)
+_run_modified = Kernel(_modified, cached=False)
 
 
-def attend(problem: Problem, out: NDArray[Any]) -> NDArray[Any]:
-    """Write attention's output, (B, H, T, E), to ``out`` and return lse, (B, H, T)."""
+def attend(problem: Problem, out: NDArray[Any], *, wants_lse: bool = True) -> NDArray[Any] | None:
+    """Write attention's output, (B, H, T, E), to ``out``; return lse, (B, H, T), if wanted."""
     assert problem.value is not None
     B, H, T, _ = problem.query.shape
     if T <= TARGETS:
-        return decode(problem, out)
+        return decode(problem, out, wants_lse=wants_lse)
     G, real = problem.key.shape[1], problem.real
     rows = H // G * T
-    lse = np.empty((B, H, T), real)
+    lse = np.empty((B, H, T), real) if wants_lse else None
     sinks = None if problem.sinks is None else np.ascontiguousarray(problem.sinks, real)
     call = pack(problem, out, rows=rows, lse=lse, sinks=sinks)
     items = B * G * -(-rows // lanes_for(rows, real))
-    score_mod = compiled(problem)
-    kernel = _run if score_mod is None else _run_modified
-    run_in_slices(
-        kernel, call, items, estimate(problem), real.type(1), score_mod, problem.score_args
-    )
+    work = estimate(problem)
+    if problem.score_mod is None:
+        run_in_slices(_run.of(real), call, items, work)
+    else:
+        arguments = real.type(1), compiled(problem), problem.score_args
+        run_in_slices(_run_modified, call, items, work, *arguments)
     return lse
 
 
@@ -94,7 +98,7 @@ def _work(calls, real, score_mod, score_args):
     places = places_of(lanes)
     tiles = -(-(call.H // call.G) * call.T // lanes)
     while True:
-        item = fetch_add(address(calls), 1)
+        item = take(calls)
         if item >= call.stop:
             break
         # the last tiles see most where attention is causal: they come first
@@ -104,6 +108,7 @@ def _work(calls, real, score_mod, score_args):
             call, real, pair // call.G, pair % call.G, tile * lanes, places, packed, weights, sums,
             columns, staged, turned, score_mod, score_args,
         )  # fmt: skip
+    end(calls)
 
 
 @part

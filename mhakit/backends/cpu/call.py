@@ -6,27 +6,25 @@ dtype, whatever the layout, the strides and the keywords.
 
 from __future__ import annotations
 
-import ctypes
 import struct
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mhakit.backends.cpu.memory import kind_of
+from mhakit.backends.cpu.record import HEAD, address_of, records, where
 from mhakit.backends.cpu.simd import VECTOR_BYTES
+from mhakit.backends.cpu.storage import kind_of
 from mhakit.problem import Problem
 
-__all__ = ["CALL", "SOURCES", "address_of", "estimate", "lanes_for", "pack", "where"]
+__all__ = ["CALL", "SOURCES", "estimate", "lanes_for", "pack"]
 
 Array = NDArray[Any]
-_NOWHERE = (0, 0, 0, 0, 0)
-
 SOURCES = 64
 """Sources in one block, counted from source 0: another number changes the bits of the results."""
 
 _INTEGERS = (
-    "counter", "stop", "workers",
+    *HEAD,
     "B", "H", "G", "T", "S", "D", "E", "lanes", "kind", "item", "reshaped", "left", "right",
     "offsets", "lengths", "sinks", "lse",
     "query", "query_b", "query_h", "query_t", "query_d",
@@ -35,17 +33,13 @@ _INTEGERS = (
     "mask", "mask_b", "mask_h", "mask_t", "mask_s",
     "bias", "bias_b", "bias_h", "bias_t", "bias_s", "bias_kind",
     "out", "out_b", "out_h", "out_t", "out_e",
-    "heads", "queries", "num_heads", "num_queries",
+    "heads", "queries", "num_heads", "num_queries", "weighs", "partials", "pairs",
 )  # fmt: skip
 
-CALL = np.dtype([(name, np.int64) for name in _INTEGERS] + [("scale", "f8"), ("softcap", "f8")])
-"""Sizes and indices as in `mhakit.problem`; a bare array name is its address, 0 where absent.
+CALL = records(_INTEGERS, ("scale", "softcap"))
+"""Sizes and indices as in `mhakit.problem`; a bare array name is its address, 0 where absent."""
 
-Every record of this backend that work items are taken from begins with ``counter``, ``stop`` and
-``workers``: see `mhakit.backends.cpu.slices`.
-"""
-
-_BYTES = struct.Struct(f"={len(_INTEGERS)}q2d")
+_BYTES = struct.Struct(f"={len(_INTEGERS)}q2d8x")
 
 
 def lanes_for(rows: int, real: np.dtype[Any]) -> int:
@@ -63,31 +57,6 @@ def estimate(problem: Problem) -> float:
     return float(B * H * T * seen * (0.02 * (D + E) + slow))
 
 
-def _read_field(array: Array) -> int:
-    """Read the address from the array object: its first field behind Python's own."""
-    return _int64_at(id(array) + _HEAD).value
-
-
-def _ask_interface(array: Array) -> int:
-    """Ask NumPy for the address: nine times the cost, and a call of attention needs eight."""
-    return int(array.__array_interface__["data"][0])
-
-
-_int64_at, _HEAD = ctypes.c_int64.from_address, object.__basicsize__
-_probe = np.zeros(3)
-_address = _read_field if _read_field(_probe) == _ask_interface(_probe) else _ask_interface
-
-
-def address_of(array: Array | None) -> int:
-    """Return where an array's numbers begin, 0 for None."""
-    return 0 if array is None else _address(array)
-
-
-def where(array: Array | None) -> tuple[int, ...]:
-    """Return the address of a (…, …, …, …) array and its strides in bytes, or zeros for None."""
-    return _NOWHERE if array is None else (_address(array), *array.strides)
-
-
 def pack(
     problem: Problem,
     out: Array,
@@ -97,12 +66,15 @@ def pack(
     sinks: Array | None = None,
     heads: Array | None = None,
     queries: Array | None = None,
+    weighs: bool = False,
+    partials: Array | None = None,
+    pairs: Array | None = None,
 ) -> NDArray[Any]:
     """Return the record of a problem; its arrays must stay alive while a kernel reads it.
 
     ``rows`` is how many targets a tile may be filled with, which decides the lanes. The other
-    arrays are contiguous: lse (B, H, T) and sinks (H,) in the computation dtype, the chosen heads
-    and queries int64.
+    arrays are contiguous: lse (B, H, T), sinks (H,) and what decoding keeps in ``partials`` in the
+    computation dtype, the chosen heads and queries and what it counts in ``pairs`` int64.
     """
     B, H, T, D = problem.query.shape
     G, S = problem.key.shape[1:3]
@@ -110,7 +82,7 @@ def pack(
     reshaped = problem.softcap != 0 or bias is not None or problem.score_mod is not None
     record = bytearray(_BYTES.size)
     _BYTES.pack_into(
-        record, 0, 0, 0, 0,
+        record, 0, 0, 0, 0, 0,
         B, H, G, T, S, D, 0 if value is None else value.shape[3],
         lanes_for(rows, real), kind_of(problem.query.dtype), real.itemsize, reshaped,
         problem.left, problem.right,
@@ -120,6 +92,6 @@ def pack(
         *where(bias), 0 if bias is None else kind_of(bias.dtype), *where(out),
         address_of(heads), address_of(queries),
         0 if heads is None else heads.size, 0 if queries is None else queries.size,
-        problem.scale, problem.softcap,
+        weighs, address_of(partials), address_of(pairs), problem.scale, problem.softcap,
     )  # fmt: skip
-    return np.frombuffer(record, CALL)
+    return np.frombuffer(record, CALL[real])

@@ -11,13 +11,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import prange
+from numba import carray, prange
 from numpy.typing import NDArray
 
-from mhakit.backends.cpu.call import SOURCES, estimate, pack
+from mhakit.backends.cpu.call import CALL, SOURCES, estimate, pack
 from mhakit.backends.cpu.flags import inlined, part
-from mhakit.backends.cpu.launch import Kernel
-from mhakit.backends.cpu.memory import FLOAT16, address, fetch_add, read
+from mhakit.backends.cpu.launch import Kernel, Worker
+from mhakit.backends.cpu.memory import address, end, fetch_add, pointer, read, take
 from mhakit.backends.cpu.rows import store_row, widen_rows
 from mhakit.backends.cpu.score_mod import compiled
 from mhakit.backends.cpu.simd import (
@@ -29,6 +29,7 @@ from mhakit.backends.cpu.simd import (
     line_weights,
 )
 from mhakit.backends.cpu.slices import run_in_slices
+from mhakit.backends.cpu.storage import FLOAT16
 from mhakit.backends.cpu.tiles import (
     HEAD,
     LOG2E,
@@ -56,39 +57,45 @@ NEAR = 16
 """Rows of value that stay in the nearest cache while every target takes them."""
 
 
-def _decode(calls, real, partials, ended, score_mod, score_args):
-    """Write output and lse of work items [counter, stop), one worker a thread."""
+def _enter(calls):
+    """Be one worker."""
+    records = carray(calls, 1)
+    _work(records, records[0].one, None, ())
+
+
+def _modified(calls, real, score_mod, score_args):
+    """Run all workers, a user's function compiled into them."""
     for _ in prange(calls[0].workers):
-        _work(calls, real, partials, ended, score_mod, score_args)
+        _work(calls, real, score_mod, score_args)
 
 
-_run = Kernel(_decode)
-_run_modified = Kernel(_decode, cached=False)  # a user's function is compiled in
+_run = Worker(_enter, CALL)
+_run_modified = Kernel(_modified, cached=False)
 
 
-def decode(problem: Problem, out: NDArray[Any]) -> NDArray[Any]:
-    """Write attention's output, (B, H, T, E), to ``out`` and return lse, (B, H, T)."""
+def decode(problem: Problem, out: NDArray[Any], *, wants_lse: bool = True) -> NDArray[Any] | None:
+    """Write attention's output, (B, H, T, E), to ``out``; return lse, (B, H, T), if wanted."""
     assert problem.value is not None
     B, H, T, _ = problem.query.shape
     G, S = problem.key.shape[1:3]
     E, real = problem.value.shape[3], problem.real
-    lse = np.empty((B, H, T), real)
+    lse = np.empty((B, H, T), real) if wants_lse else None
     sinks = None if problem.sinks is None else np.ascontiguousarray(problem.sinks, real)
-    call = pack(problem, out, rows=H // G * T, lse=lse, sinks=sinks)
     segments = max(-(-S // SEGMENT), 1)
     partials = np.empty((B * G, segments, H // G * T, E + 2), real)
     ended = np.zeros(B * G, np.int64)
-    score_mod = compiled(problem)
-    kernel = _run if score_mod is None else _run_modified
-    run_in_slices(
-        kernel, call, B * G * segments, estimate(problem), real.type(1), partials, ended, score_mod,
-        problem.score_args,
-    )  # fmt: skip
+    call = pack(problem, out, rows=H // G * T, lse=lse, sinks=sinks, partials=partials, pairs=ended)
+    items, work = B * G * segments, estimate(problem)
+    if problem.score_mod is None:
+        run_in_slices(_run.of(real), call, items, work)
+    else:
+        arguments = real.type(1), compiled(problem), problem.score_args
+        run_in_slices(_run_modified, call, items, work, *arguments)
     return lse
 
 
 @part
-def _work(calls, real, partials, ended, score_mod, score_args):
+def _work(calls, real, score_mod, score_args):
     """Take work items until none is left, with scratch made once."""
     call = calls[0]
     rows = call.H // call.G * call.T
@@ -100,9 +107,10 @@ def _work(calls, real, partials, ended, score_mod, score_args):
     staged = aligned(real, SOURCES, max(wide_d, wide_e))
     turned, changed = aligned(real, SEGMENT, rows), aligned(real, SEGMENT, rows)
     places = places_of(rows)
-    segments = partials.shape[1]
+    segments = max(-(-call.S // SEGMENT), 1)
+    partials = carray(pointer(real, call.partials), (call.B * call.G, segments, rows, call.E + 2))
     while True:
-        item = fetch_add(address(calls), 1)
+        item = take(calls)
         if item >= call.stop:
             break
         pair, segment = item // segments, item % segments
@@ -114,13 +122,13 @@ def _work(calls, real, partials, ended, score_mod, score_args):
         first, past, all_first, all_past = find_span(places)
         # whole blocks: a weight lands in the same lane of a sum whatever else is seen
         begin = max(segment * SEGMENT, first // SOURCES * SOURCES)
-        end = min(min((segment + 1) * SEGMENT, call.S), -(-past // SOURCES) * SOURCES)
-        count = max(end - begin, 0)
+        stop = min(min((segment + 1) * SEGMENT, call.S), -(-past // SOURCES) * SOURCES)
+        count = max(stop - begin, 0)
         _lay_queries(call, real, b, places, query)
         _score_rows(call, real, b, g, begin, count, query, scores, staged)
-        if call.reshaped != 0 or call.mask != 0 or not (all_first <= begin and end <= all_past):
+        if call.reshaped != 0 or call.mask != 0 or not (all_first <= begin and stop <= all_past):
             _change_rows(
-                call, real, b, begin, count, places, all_first <= begin and end <= all_past,
+                call, real, b, begin, count, places, all_first <= begin and stop <= all_past,
                 turned, changed, scores, score_mod, score_args,
             )  # fmt: skip
         for row in range(rows):
@@ -130,9 +138,10 @@ def _work(calls, real, partials, ended, score_mod, score_args):
         for row in range(rows):
             for e in range(call.E):
                 partials[pair, segment, row, 2 + e] = sums[row, e]
-        if fetch_add(address(ended) + 8 * pair, 1) == segments - 1:
+        if fetch_add(call.pairs + 8 * pair, 1) == segments - 1:
             for row in range(rows):
                 _merge_row(call, real, pair, row, partials, sums[row])
+    end(calls)
 
 
 @inlined
@@ -210,7 +219,7 @@ def _weigh_row(real, row, count, scores, registers, partial):
     line = address(scores) + row * scores.strides[0]
     top = line_top(real, line, whole)
     base = cast(0) if top == cast(-np.inf) else top
-    partial[0], partial[1] = top, line_weights(real, line, whole, base)
+    partial[0], partial[1] = top, line_weights(real, line, whole, base, cast(1))
 
 
 @inlined

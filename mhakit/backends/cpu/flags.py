@@ -6,12 +6,15 @@ from typing import Any
 
 from numba import njit
 
-__all__ = ["FLAGS", "inlined", "part"]
+__all__ = ["FLAGS", "FLAGS_ALONE", "inlined", "part"]
 
 FLAGS: dict[str, Any] = {"fastmath": {"contract"}, "error_model": "numpy", "nogil": True}
 """No ``nnan`` and no ``ninf``, -inf and NaN are data; no ``reassoc``, a row's bits are its own."""
 
-inlined = njit(**FLAGS)
+FLAGS_ALONE = {name: flag for name, flag in FLAGS.items() if name != "nogil"}
+"""For what is called with the GIL released already."""
+
+inlined = njit(**FLAGS, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 """Marks a function that kernels call; it is compiled into them and cached with them."""
 
 part = njit(**FLAGS, inline="always")

@@ -1,4 +1,4 @@
-"""Compile a kernel twice, parallel and serial, and run the one that is safe and fast here.
+"""Run a kernel in the calling thread or in all threads, whichever is safe and fast here.
 
 A parallel region is entered by one Python thread at a time, and never in a forked child:
 Numba's workqueue layer aborts a process in which two threads enter it, and its OpenMP layer
@@ -8,34 +8,42 @@ GIL and gives the same bits.
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numba
+import numpy as np
+from llvmlite import ir
 from numba.core.caching import FunctionCache
+from numba.core.ccallback import CFunc
+from numba.extending import intrinsic
+from numpy.typing import NDArray
 
 from mhakit.backends import steps
 from mhakit.backends.cpu import simd
-from mhakit.backends.cpu.flags import FLAGS
+from mhakit.backends.cpu.flags import FLAGS, FLAGS_ALONE
+from mhakit.backends.cpu.record import address_of
 
-__all__ = ["Kernel", "kernel", "source_stamp", "threads"]
+__all__ = ["Compiled", "Kernel", "Worker", "kernel", "source_stamp", "threads"]
 
 SERIAL_BELOW = 20_000
 """Nanoseconds of work under which entering a parallel region costs more than it saves."""
 
+_compiling = threading.RLock()
 _region = threading.Lock()
 _forked = False
 
 
 def _after_fork() -> None:
-    global _forked, _region
+    global _compiling, _forked, _region
     _forked = True
-    _region = threading.Lock()
+    _compiling, _region = threading.RLock(), threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):
@@ -71,8 +79,82 @@ class _StampedCache(FunctionCache):
         return (*super()._index_key(sig, codegen), self._form, source_stamp())
 
 
+def _runs_alone(work: float) -> bool:
+    """Whether to run in this thread; where not, the region is taken and must be released."""
+    return work < SERIAL_BELOW or _forked or not _region.acquire(blocking=False)
+
+
+class Worker:
+    """A kernel that takes its work from records; one compiled form runs alone and in threads.
+
+    ``enter`` is a module-level function of a pointer to records, ``records`` their dtype for each
+    computation dtype. Every thread runs the same machine code, compiled once and cached on disk.
+    """
+
+    def __init__(self, enter: Callable[..., None], records: Mapping[np.dtype[Any], Any]) -> None:
+        self._enter, self._records = enter, records
+        self._compiled: dict[np.dtype[Any], Compiled] = {}
+
+    def of(self, real: np.dtype[Any]) -> Compiled:
+        """Return the form of a computation dtype, compiled or loaded where it is new."""
+        compiled = self._compiled.get(real)
+        if compiled is None:
+            with _compiling:
+                compiled = self._compiled.get(real)
+                if compiled is None:
+                    compiled = self._compiled[real] = Compiled(self._enter, self._records[real])
+        return compiled
+
+
+class Compiled:
+    """One form of a `Worker`: call it with its records."""
+
+    def __init__(self, enter: Callable[..., None], record: np.dtype[Any]) -> None:
+        pointer = numba.types.CPointer(numba.from_dtype(record))
+        entry: Any = CFunc(
+            enter, ((pointer,), numba.types.void), locals={}, options=dict(FLAGS_ALONE)
+        )
+        entry._cache = _StampedCache(enter, "worker")
+        entry.compile()
+        self.entry = entry
+        self._run = ctypes.CFUNCTYPE(None, ctypes.c_int64)(entry.address)
+
+    def __call__(self, calls: NDArray[Any], *, work: float) -> None:
+        """Run on records that begin with `HEAD`; ``work`` is an estimate in nanoseconds."""
+        place = address_of(calls)
+        if _runs_alone(work):
+            self._run(place)
+            return
+        try:
+            _drive(self.entry.address, place, threads())
+        finally:
+            _region.release()
+
+
+@intrinsic
+def _call(typing: Any, entry: Any, place: Any) -> Any:
+    """Call the function at an address with one integer."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> Any:
+        kind = ir.FunctionType(ir.VoidType(), [ir.IntType(64)])
+        builder.call(builder.inttoptr(args[0], kind.as_pointer()), [args[1]])
+        return context.get_dummy_value()
+
+    return numba.types.void(numba.types.int64, numba.types.int64), codegen
+
+
+def _drive_all(entry, place, workers):
+    """Let every thread be one worker."""
+    for _ in numba.prange(workers):
+        _call(entry, place)
+
+
+_drive = numba.njit(_drive_all, parallel=True, **FLAGS)
+_drive._cache = _StampedCache(_drive_all, "parallel")
+
+
 class Kernel:
-    """One Python body compiled with ``prange`` parallel and serial; call it to run either."""
+    """One Python body with ``prange``, compiled parallel and serial; call it to run either."""
 
     def __init__(self, body: Callable[..., Any], *, cached: bool = True) -> None:
         self.parallel = numba.njit(body, parallel=True, **FLAGS)
@@ -85,7 +167,7 @@ class Kernel:
 
     def __call__(self, *args: Any, work: float) -> None:
         """Run on ``args``; ``work`` is an estimate in nanoseconds on one core."""
-        if work < SERIAL_BELOW or _forked or not _region.acquire(blocking=False):
+        if _runs_alone(work):
             self.serial(*args)
             return
         try:

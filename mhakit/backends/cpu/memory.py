@@ -6,39 +6,26 @@ Numba has no float16 and no bfloat16 on the CPU: both are 16 bits that become a 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
-import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
 from mhakit.backends.cpu.flags import inlined
+from mhakit.backends.cpu.storage import FLOAT16, FLOAT32, FLOAT64
 
 __all__ = [
-    "BFLOAT16",
-    "FLOAT16",
-    "FLOAT32",
-    "FLOAT64",
     "address",
+    "end",
     "fetch_add",
-    "kind_of",
+    "pointer",
     "read",
     "read_bool",
     "read_int64",
+    "take",
     "write",
 ]
-
-FLOAT32, FLOAT64, FLOAT16, BFLOAT16 = range(4)
-_KINDS = {"float32": FLOAT32, "float64": FLOAT64, "float16": FLOAT16, "bfloat16": BFLOAT16}
-
-
-@cache
-def kind_of(dtype: np.dtype[Any]) -> int:
-    """Return how the numbers of a dtype are stored, as kernels are told at run time."""
-    return _KINDS[dtype.name]
-
 
 _INT64 = ir.IntType(64)
 _INT32 = ir.IntType(32)
@@ -119,10 +106,39 @@ def fetch_add(typing: Any, address: Any, amount: Any) -> Any:
     return types.int64(types.int64, types.int64), codegen
 
 
-@inlined
-def address(array):
+@intrinsic
+def address(typing: Any, array: Any) -> Any:
     """Return where an array begins, as a signed integer: unsigned ones make sums of floats."""
-    return types.int64(array.ctypes.data)
+
+    def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> Any:
+        data = context.make_array(sig.args[0])(context, builder, args[0]).data
+        return builder.ptrtoint(data, _INT64)
+
+    return types.int64(array), codegen
+
+
+def _pointer(typing: Any, real: Any, address: Any) -> Any:
+    """Return an address as a pointer to numbers of the type of ``real``."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> Any:
+        return builder.inttoptr(args[1], context.get_value_type(sig.return_type))
+
+    return types.CPointer(real)(real, types.int64), codegen
+
+
+pointer = intrinsic(_pointer)
+
+
+@inlined
+def take(calls):
+    """Return the next work item of a record that begins with `mhakit.backends.cpu.record.HEAD`."""
+    return fetch_add(address(calls), 1)
+
+
+@inlined
+def end(calls):
+    """Say that this worker found nothing left."""
+    fetch_add(address(calls) + 24, 1)
 
 
 @inlined

@@ -8,10 +8,11 @@ import numpy as np
 from numba import prange
 from numpy.typing import NDArray
 
-from mhakit.backends.cpu.call import address_of, where
 from mhakit.backends.cpu.flags import inlined
 from mhakit.backends.cpu.launch import Kernel
-from mhakit.backends.cpu.memory import kind_of, read, write
+from mhakit.backends.cpu.memory import read, write
+from mhakit.backends.cpu.record import address_of, where
+from mhakit.backends.cpu.storage import kind_of
 
 __all__ = ["merge"]
 

@@ -1,71 +1,46 @@
-"""Rows of the caller's arrays <-> columns of a tile, whatever the dtype and the strides.
+"""Rows of the caller's arrays <-> columns or lines of scratch, whatever the dtype and the strides.
 
-Rows whose numbers are neighbours are turned a register at a time; others one by one.
+Rows whose numbers are neighbours go a register at a time; others one by one.
 """
 
 from __future__ import annotations
 
-import numpy as np
-
 from mhakit.backends.cpu.flags import inlined
-from mhakit.backends.cpu.memory import (
-    BFLOAT16,
-    FLOAT16,
-    FLOAT32,
-    FLOAT64,
-    address,
-    read,
-    read_bool,
-    write,
-)
+from mhakit.backends.cpu.memory import address, read, read_bool, write
 from mhakit.backends.cpu.simd import (
     VECTOR_BYTES,
-    bfloat16_to_columns,
-    bfloat16_to_rows,
-    bool_to_columns,
-    float16_to_columns,
-    float16_to_rows,
-    native_to_columns,
-    native_to_rows,
-    widen_bfloat16,
-    widen_float16,
+    row_from_line,
+    row_to_line,
+    to_columns,
+    to_rows,
 )
+from mhakit.backends.cpu.storage import BOOL, FLOAT16, FLOAT32, FLOAT64
 
-__all__ = ["load_bools", "load_rows", "store_row", "store_rows", "widen_rows"]
+__all__ = ["load_row", "load_rows", "store_row", "store_rows", "widen_rows"]
+
+
+@inlined
+def _size_beside(kind, item):
+    """Return the bytes of a number that registers of ``item`` bytes a number load, or 0."""
+    if kind == BOOL:
+        return 1
+    if item == 8:
+        return 8 if kind == FLOAT64 else 0
+    return 4 if kind == FLOAT32 else 2 if kind >= FLOAT16 else 0
 
 
 @inlined
 def load_rows(real, kind, rows, stride, count, tile):
-    """Write number i of lane's row, at rows[lane] + i * stride, to tile[i, lane]."""
+    """Write number i of lane's row, at rows[lane] + i * stride, to tile[i, lane]; True is 1."""
     lanes, step = tile.shape[1], tile.shape[1] * tile.itemsize
-    native = FLOAT32 if tile.itemsize == 4 else FLOAT64
-    if step % VECTOR_BYTES != 0:  # too few lanes to fill registers
-        kind_of_registers = np.int64(-1)
-    else:
-        kind_of_registers = kind
-    if kind_of_registers == native and stride == tile.itemsize:
-        native_to_columns(real, address(rows), lanes, count, address(tile), step)
-    elif kind_of_registers == FLOAT16 and stride == 2 and tile.itemsize == 4:
-        float16_to_columns(real, address(rows), lanes, count, address(tile), step)
-    elif kind_of_registers == BFLOAT16 and stride == 2 and tile.itemsize == 4:
-        bfloat16_to_columns(real, address(rows), lanes, count, address(tile), step)
-    else:
-        for lane in range(lanes):
-            for i in range(count):
-                tile[i, lane] = read(real, kind, rows[lane] + i * stride)
-
-
-@inlined
-def load_bools(real, rows, stride, count, tile):
-    """Write 1 for True and 0 for False, at rows[lane] + i * stride, to tile[i, lane]."""
-    lanes, step = tile.shape[1], tile.shape[1] * tile.itemsize
-    if stride == 1 and step % VECTOR_BYTES == 0:
-        bool_to_columns(real, address(rows), lanes, count, address(tile), step)
+    if step % VECTOR_BYTES == 0 and stride == _size_beside(kind, tile.itemsize):
+        to_columns(real, kind, stride, address(rows), lanes, count, address(tile), step)
     else:
         cast = type(real)
         for lane in range(lanes):
             for i in range(count):
-                tile[i, lane] = cast(read_bool(rows[lane] + i * stride))
+                place = rows[lane] + i * stride
+                tile[i, lane] = cast(read_bool(place)) if kind == BOOL else read(real, kind, place)
 
 
 @inlined
@@ -75,13 +50,8 @@ def store_rows(real, kind, rows, stride, count, tile):
     Lanes that share a row must hold the same numbers.
     """
     lanes, step = tile.shape[1], tile.shape[1] * tile.itemsize
-    native = FLOAT32 if tile.itemsize == 4 else FLOAT64
-    if kind == native and stride == tile.itemsize:
-        native_to_rows(real, address(rows), lanes, count, address(tile), step)
-    elif kind == FLOAT16 and stride == 2:
-        float16_to_rows(real, address(rows), lanes, count, address(tile), step)
-    elif kind == BFLOAT16 and stride == 2:
-        bfloat16_to_rows(real, address(rows), lanes, count, address(tile), step)
+    if stride == _size_beside(kind, tile.itemsize):
+        to_rows(real, kind, stride, address(rows), lanes, count, address(tile), step)
     else:
         for lane in range(lanes):
             for i in range(count):
@@ -89,25 +59,28 @@ def store_rows(real, kind, rows, stride, count, tile):
 
 
 @inlined
-def store_row(real, kind, first, stride, count, line, factor):
-    """Write line[i] * factor, rounded once, to first + i * stride."""
-    if kind == FLOAT32:  # each kind has a loop of its own, so that no number asks for its kind
-        for i in range(count):
-            write(FLOAT32, first + i * stride, line[i] * factor)
+def load_row(real, kind, first, stride, count, line):
+    """Write number i, at first + i * stride, to line[i]."""
+    if stride == _size_beside(kind, line.itemsize):
+        row_to_line(real, kind, stride, first, count, address(line))
     else:
         for i in range(count):
-            write(kind, first + i * stride, line[i] * factor)
+            line[i] = read(real, kind, first + i * stride)
+
+
+@inlined
+def store_row(real, kind, first, stride, count, line, factor):
+    """Write line[i] * factor, rounded once, to first + i * stride; no zero is -0.0."""
+    if stride == _size_beside(kind, line.itemsize):
+        row_from_line(real, kind, stride, first, count, address(line), factor)
+    else:
+        zero = type(real)(0)
+        for i in range(count):
+            write(kind, first + i * stride, line[i] * factor + zero)
 
 
 @inlined
 def widen_rows(real, kind, first, row, step, rows, width, out):
-    """Write the (rows, width) 16-bit numbers at ``first`` to ``out``, in the type of ``real``."""
+    """Write the (rows, width) numbers at ``first`` to ``out``, in the type of ``real``."""
     for i in range(rows):
-        base = first + i * row
-        if kind == FLOAT16 and step == 2:
-            widen_float16(real, base, width, address(out) + i * out.strides[0])
-        elif kind == BFLOAT16 and step == 2:
-            widen_bfloat16(real, base, width, address(out) + i * out.strides[0])
-        else:
-            for j in range(width):
-                out[i, j] = read(real, kind, base + j * step)
+        load_row(real, kind, first + i * row, step, width, out[i])

@@ -8,17 +8,19 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import prange
+from numba import carray, prange
 from numpy.typing import NDArray
 
-from mhakit.backends.cpu.call import SOURCES, estimate, lanes_for, pack
+from mhakit.backends.cpu.call import CALL, SOURCES, estimate, lanes_for, pack
 from mhakit.backends.cpu.flags import part
-from mhakit.backends.cpu.launch import Kernel
-from mhakit.backends.cpu.memory import FLOAT32, FLOAT64, address, fetch_add, read_int64
-from mhakit.backends.cpu.rows import store_rows
+from mhakit.backends.cpu.launch import Kernel, Worker
+from mhakit.backends.cpu.memory import address, end, read_int64, take
+from mhakit.backends.cpu.rows import store_row, store_rows
 from mhakit.backends.cpu.score_mod import compiled
+from mhakit.backends.cpu.simd import VECTOR_BYTES
 from mhakit.backends.cpu.slices import run_in_slices
-from mhakit.backends.cpu.softmax import normalize
+from mhakit.backends.cpu.softmax import normalize_line
+from mhakit.backends.cpu.storage import FLOAT32, FLOAT64
 from mhakit.backends.cpu.tiles import (
     HEAD,
     ROW,
@@ -31,20 +33,27 @@ from mhakit.backends.cpu.tiles import (
     places_of,
     score_block,
     scratch_for,
+    sink_of,
 )
 from mhakit.problem import Problem
 
 __all__ = ["score", "weigh"]
 
 
-def _score(calls, real, score_mod, score_args):
-    """Write the scores of work items [counter, stop), one worker a thread."""
+def _enter(calls):
+    """Be one worker."""
+    records = carray(calls, 1)
+    _work(records, records[0].one, None, ())
+
+
+def _modified(calls, real, score_mod, score_args):
+    """Run all workers, a user's function compiled into them."""
     for _ in prange(calls[0].workers):
         _work(calls, real, score_mod, score_args)
 
 
-_run = Kernel(_score)
-_run_modified = Kernel(_score, cached=False)  # a user's function is compiled in
+_run = Worker(_enter, CALL)
+_run_modified = Kernel(_modified, cached=False)
 
 
 def score(problem: Problem, out: NDArray[Any]) -> None:
@@ -57,25 +66,32 @@ def weigh(
     problem: Problem, heads: NDArray[np.int64], queries: NDArray[np.int64], out: NDArray[Any]
 ) -> None:
     """Write the weights of the chosen heads and targets, (B, len, len, S), to ``out``."""
-    scores = out if out.dtype == problem.real else np.empty(out.shape, problem.real)
-    _score_chosen(problem, heads, queries, scores)
-    sinks = None if problem.sinks is None else problem.sinks[heads]
-    normalize(scores, sinks, out)
+    _score_chosen(problem, heads, queries, out, weighs=True)
 
 
 def _score_chosen(
-    problem: Problem, heads: NDArray[np.int64], queries: NDArray[np.int64], out: NDArray[Any]
+    problem: Problem,
+    heads: NDArray[np.int64],
+    queries: NDArray[np.int64],
+    out: NDArray[Any],
+    *,
+    weighs: bool = False,
 ) -> None:
-    """Write the scores of the chosen heads and targets, (B, len, len, S), to ``out``."""
+    """Write the scores, or weights, of the chosen heads and targets to ``out``."""
+    if out.size == 0:
+        return
     heads, queries = np.ascontiguousarray(heads), np.ascontiguousarray(queries)
-    call = pack(problem, out, rows=queries.size, heads=heads, queries=queries)
+    sinks = None if problem.sinks is None else np.ascontiguousarray(problem.sinks, problem.real)
+    call = pack(
+        problem, out, rows=queries.size, sinks=sinks, heads=heads, queries=queries, weighs=weighs
+    )
     tiles = -(-queries.size // lanes_for(queries.size, problem.real))
-    score_mod = compiled(problem)
-    kernel = _run if score_mod is None else _run_modified
-    run_in_slices(
-        kernel, call, problem.query.shape[0] * heads.size * tiles, estimate(problem),
-        problem.real.type(1), score_mod, problem.score_args,
-    )  # fmt: skip
+    items, work = problem.query.shape[0] * heads.size * tiles, estimate(problem)
+    if problem.score_mod is None:
+        run_in_slices(_run.of(problem.real), call, items, work)
+    else:
+        arguments = problem.real.type(1), compiled(problem), problem.score_args
+        run_in_slices(_run_modified, call, items, work, *arguments)
 
 
 @part
@@ -86,23 +102,29 @@ def _work(calls, real, score_mod, score_args):
     packed, scores = aligned(real, call.D, lanes), aligned(real, SOURCES, lanes)
     staged, turned = scratch_for(call, real)
     places = places_of(lanes)
+    # weights are made of whole rows of scores, which stay near until then
+    registers = VECTOR_BYTES // call.item
+    wide = -(-call.S // registers) * registers if call.weighs else 0
+    lines = aligned(real, min(lanes, call.num_queries), wide)
     tiles = -(-call.num_queries // lanes)
     while True:
-        item = fetch_add(address(calls), 1)
+        item = take(calls)
         if item >= call.stop:
             break
         pair = item // tiles
         _score_tile(
             call, real, pair // call.num_heads, pair % call.num_heads, item % tiles * lanes, places,
-            packed, scores, staged, turned, score_mod, score_args,
+            packed, scores, lines, staged, turned, score_mod, score_args,
         )  # fmt: skip
+    end(calls)
 
 
 @part
 def _score_tile(
-    call, real, b, i, first_row, places, packed, scores, staged, turned, score_mod, score_args
-):
-    """Write every source's score for chosen targets [first_row, first_row + lanes) of head i."""
+    call, real, b, i, first_row, places, packed, scores, lines, staged, turned, score_mod,
+    score_args,
+):  # fmt: skip
+    """Write every source's score, or weight, for chosen targets from ``first_row`` of head i."""
     last, S = call.num_queries - 1, call.S
     head = read_int64(call.heads + 8 * i)
     for lane in range(call.lanes):
@@ -126,5 +148,15 @@ def _score_tile(
             fill(scores, type(real)(-np.inf))
         for lane in range(call.lanes):
             row = min(first_row + lane, last)
-            places[ROW, lane] = out + row * call.out_t + source * call.out_e
-        store_rows(real, native, places[ROW], call.out_e, rows, scores)
+            if call.weighs:
+                line = address(lines) + (row - first_row) * lines.strides[0]
+                places[ROW, lane] = line + source * call.item
+            else:
+                places[ROW, lane] = out + row * call.out_t + source * call.out_e
+        stride = call.item if call.weighs else call.out_e
+        store_rows(real, native, places[ROW], stride, rows, scores)
+    if call.weighs:
+        for row in range(first_row, min(first_row + call.lanes, last + 1)):
+            line = lines[row - first_row]
+            share = normalize_line(real, line, S, sink_of(call, real, head))
+            store_row(real, call.kind, out + row * call.out_t, call.out_e, S, line, share)

@@ -1,45 +1,46 @@
-"""Softmax over sources: one work item is one row, laid over the lanes of a few registers."""
+"""Softmax over sources: one work item is a few rows, each a line of registers."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
-from numba import prange
+from numba import carray
 from numpy.typing import NDArray
 
-from mhakit.backends.cpu.call import address_of, lanes_for, where
-from mhakit.backends.cpu.flags import inlined
-from mhakit.backends.cpu.launch import Kernel, threads
-from mhakit.backends.cpu.memory import FLOAT32, FLOAT64, address, kind_of, read, write
-from mhakit.backends.cpu.simd import VECTOR_BYTES, column_tops, column_weights, exp2
-from mhakit.backends.cpu.tiles import LOG2E, aligned
+from mhakit.backends.cpu.flags import inlined, part
+from mhakit.backends.cpu.launch import Worker
+from mhakit.backends.cpu.memory import address, end, take
+from mhakit.backends.cpu.record import HEAD, address_of, records, where
+from mhakit.backends.cpu.rows import load_row, store_row
+from mhakit.backends.cpu.simd import VECTOR_BYTES, exp2, line_top, line_weights
+from mhakit.backends.cpu.slices import run_in_slices
+from mhakit.backends.cpu.storage import kind_of
+from mhakit.backends.cpu.tiles import LOG2E, aligned, sink_of
 from mhakit.problem import computation_dtype
 
-__all__ = ["normalize"]
+__all__ = ["normalize", "normalize_line"]
 
 _INTEGERS = (
-    "B", "H", "T", "S", "lanes", "workers", "sinks", "kind", "out_kind",
+    *HEAD, "B", "H", "T", "S", "item", "sinks", "kind", "out_kind",
     "scores", "scores_b", "scores_h", "scores_t", "scores_s",
     "out", "out_b", "out_h", "out_t", "out_s",
 )  # fmt: skip
 
-ROWS = np.dtype([(name, np.int64) for name in _INTEGERS])
+ROWS = records(_INTEGERS)
 """Scores and output as addresses and byte strides; letters as in `mhakit.problem`."""
 
-
-def _normalize(calls, real):
-    """Write softmax of every row, each worker a run of rows."""
-    for worker in prange(calls[0].workers):
-        call = calls[0]
-        rows = call.B * call.H * call.T
-        values = aligned(real, -(-call.S // call.lanes), call.lanes)
-        columns = aligned(real, 3, call.lanes)
-        for row in range(rows * worker // call.workers, rows * (worker + 1) // call.workers):
-            _normalize_row(call, real, row, values, columns)
+SHARE = 8
+"""Rows in one work item."""
 
 
-_run = Kernel(_normalize)
+def _enter(calls):
+    """Be one worker."""
+    rows = carray(calls, 1)
+    _work(rows, rows[0].one)
+
+
+_run = Worker(_enter, ROWS)
 
 
 def normalize(scores: NDArray[Any], sinks: NDArray[Any] | None, out: NDArray[Any]) -> None:
@@ -50,59 +51,48 @@ def normalize(scores: NDArray[Any], sinks: NDArray[Any] | None, out: NDArray[Any
         return
     if sinks is not None:
         sinks = np.ascontiguousarray(sinks, dtype=real)
-    numbers = (B, H, T, S, lanes_for(S, real), threads(), address_of(sinks))
+    numbers = (B, H, T, S, real.itemsize, address_of(sinks))
     kinds = (kind_of(scores.dtype), kind_of(out.dtype))
-    calls = np.array([(*numbers, *kinds, *where(scores), *where(out))], ROWS)
-    _run(calls, real.type(1), work=1.0 * scores.size)
+    head = (0, 0, 0, 0)
+    calls = np.array([(*head, *numbers, *kinds, *where(scores), *where(out), 1)], ROWS[real])
+    run_in_slices(_run.of(real), calls, -(-B * H * T // SHARE), 1.0 * scores.size)
+
+
+@part
+def _work(calls, real):
+    """Take work items until none is left, with a line made once."""
+    call = calls[0]
+    rows = call.B * call.H * call.T
+    registers = VECTOR_BYTES // call.item
+    line = aligned(real, 1, -(-call.S // registers) * registers)[0]
+    while True:
+        item = take(calls)
+        if item >= call.stop:
+            break
+        for row in range(item * SHARE, min((item + 1) * SHARE, rows)):
+            b, h, t = row // (call.H * call.T), row // call.T % call.H, row % call.T
+            given = call.scores + b * call.scores_b + h * call.scores_h + t * call.scores_t
+            load_row(real, call.kind, given, call.scores_s, call.S, line)
+            written = call.out + b * call.out_b + h * call.out_h + t * call.out_t
+            share = normalize_line(real, line, call.S, sink_of(call, real, h))
+            store_row(real, call.out_kind, written, call.out_s, call.S, line, share)
+    end(calls)
 
 
 @inlined
-def _normalize_row(call, real, row, values, columns):
-    """Write one row: top, powers of two of what lies below it, their sum, the quotient."""
-    cast = type(real)
-    S, lanes = call.S, call.lanes
-    b, h, t = row // (call.H * call.T), row // call.T % call.H, row % call.T
-    given = call.scores + b * call.scores_b + h * call.scores_h + t * call.scores_t
-    written = call.out + b * call.out_b + h * call.out_h + t * call.out_t
-    flat = values.reshape(values.size)
-    for s in range(S):
-        flat[s] = read(real, call.kind, given + s * call.scores_s)
-    for s in range(S, flat.size):
-        flat[s] = cast(-np.inf)
+def normalize_line(real, line, count, sink):
+    """Turn ``count`` scores into weights, -0.0 where hidden; return what they are to be times.
 
-    rows, step = values.shape[0], lanes * values.itemsize
-    tops, base, sums = columns[0], columns[1], columns[2]
-    for lane in range(lanes):
-        tops[lane], sums[lane], base[lane] = cast(-np.inf), cast(0), cast(0)
-    for offset in range(0, step, VECTOR_BYTES):
-        column_tops(real, address(values) + offset, step, rows, address(tops) + offset)
-    top = tops[0]
-    for lane in range(1, lanes):
-        top = max(top, tops[lane])
-    sink = cast(-np.inf)
-    if call.sinks:
-        sink = read(
-            real, FLOAT32 if values.itemsize == 4 else FLOAT64, call.sinks + h * values.itemsize
-        )
-        if not top >= sink:
-            top = sink
-    if top == cast(-np.inf):
-        top = cast(0)
-    for s in range(flat.size):
-        flat[s] = (flat[s] - top) * cast(LOG2E)
-    for offset in range(0, step, VECTOR_BYTES):
-        column_weights(
-            real,
-            address(values) + offset,
-            step,
-            rows,
-            address(base) + offset,
-            address(sums) + offset,
-        )
-    total = exp2((sink - top) * cast(LOG2E)) if call.sinks else cast(0)
-    for lane in range(lanes):
-        total += sums[lane]
-    share = cast(0) if total == cast(0) else cast(1) / total
-    for s in range(S):
-        # adding 0 turns the mark of a hidden source, -0.0, into 0.0
-        write(call.out_kind, written + s * call.out_s, flat[s] * share + cast(0))
+    ``line`` is aligned and long enough for whole registers; its tail is written.
+    """
+    cast = type(real)
+    registers = VECTOR_BYTES // line.itemsize
+    whole = -(-count // registers)
+    for s in range(count, whole * registers):
+        line[s] = cast(-np.inf)
+    top = line_top(real, address(line), whole)
+    top = sink if sink > top else top
+    base = cast(0) if top == cast(-np.inf) else top
+    total = line_weights(real, address(line), whole, base, cast(LOG2E))
+    total += exp2((sink - base) * cast(LOG2E))
+    return cast(0) if total == cast(0) else cast(1) / total

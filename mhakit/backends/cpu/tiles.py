@@ -11,9 +11,10 @@ import numpy as np
 
 from mhakit.backends.cpu.call import SOURCES
 from mhakit.backends.cpu.flags import inlined
-from mhakit.backends.cpu.memory import FLOAT16, FLOAT32, FLOAT64, address, read, read_int64, write
-from mhakit.backends.cpu.rows import load_bools, load_rows, widen_rows
+from mhakit.backends.cpu.memory import address, read, read_int64, write
+from mhakit.backends.cpu.rows import load_rows, widen_rows
 from mhakit.backends.cpu.simd import VECTOR_BYTES, align, multiply, tanh
+from mhakit.backends.cpu.storage import BOOL, FLOAT16, FLOAT32, FLOAT64
 from mhakit.backends.steps import first_visible, past_visible
 
 __all__ = [
@@ -112,7 +113,9 @@ def sink_of(call, real, h):
 
 @inlined
 def write_lse(call, real, b, h, t, top, total):
-    """Write the natural log of a row's sum, ``total`` times two to the ``top``."""
+    """Write the natural log of a row's sum, ``total`` times two to the ``top``, where asked."""
+    if call.lse == 0:
+        return
     cast = type(real)
     lse = (top + np.log2(total)) * cast(LN2)
     sink = sink_of(call, real, h)
@@ -231,7 +234,7 @@ def _hide_mask(call, real, b, source, rows, places, turned, scores):
     for lane in range(scores.shape[1]):
         h, t = places[HEAD, lane], places[TARGET, lane]
         places[ROW, lane] = first + h * call.mask_h + t * call.mask_t
-    load_bools(real, places[ROW], call.mask_s, rows, turned)
+    load_rows(real, np.int64(BOOL), places[ROW], call.mask_s, rows, turned)
     for i in range(rows):
         for lane in range(scores.shape[1]):
             if turned[i, lane] == type(real)(0):

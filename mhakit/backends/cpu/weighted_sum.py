@@ -5,39 +5,41 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import prange
+from numba import carray
 from numpy.typing import NDArray
 
-from mhakit.backends.cpu.call import SOURCES, lanes_for, where
+from mhakit.backends.cpu.call import SOURCES, lanes_for
 from mhakit.backends.cpu.flags import part
-from mhakit.backends.cpu.launch import Kernel
-from mhakit.backends.cpu.memory import FLOAT16, address, fetch_add, kind_of
+from mhakit.backends.cpu.launch import Worker
+from mhakit.backends.cpu.memory import address, end, take
+from mhakit.backends.cpu.record import HEAD, records, where
 from mhakit.backends.cpu.rows import load_rows, store_rows, widen_rows
 from mhakit.backends.cpu.simd import accumulate_visible
 from mhakit.backends.cpu.slices import run_in_slices
+from mhakit.backends.cpu.storage import FLOAT16, kind_of
 from mhakit.backends.cpu.tiles import aligned, fill
 from mhakit.problem import computation_dtype
 
 __all__ = ["weigh_values"]
 
 _INTEGERS = (
-    "counter", "stop", "workers", "B", "H", "G", "T", "S", "E", "lanes", "kind",
+    *HEAD, "B", "H", "G", "T", "S", "E", "lanes", "kind",
     "weights", "weights_b", "weights_h", "weights_t", "weights_s",
     "value", "value_b", "value_h", "value_s", "value_e",
     "out", "out_b", "out_h", "out_t", "out_e",
 )  # fmt: skip
 
-SUMS = np.dtype([(name, np.int64) for name in _INTEGERS])
+SUMS = records(_INTEGERS)
 """Weights, values and output as addresses and byte strides; letters as in `mhakit.problem`."""
 
 
-def _weigh_values(calls, real):
-    """Write the sums of work items [counter, stop), one worker a thread."""
-    for _ in prange(calls[0].workers):
-        _work(calls, real)
+def _enter(calls):
+    """Be one worker."""
+    records = carray(calls, 1)
+    _work(records, records[0].one)
 
 
-_run = Kernel(_weigh_values)
+_run = Worker(_enter, SUMS)
 
 
 def weigh_values(weights: NDArray[Any], value: NDArray[Any], out: NDArray[Any]) -> None:
@@ -48,8 +50,8 @@ def weigh_values(weights: NDArray[Any], value: NDArray[Any], out: NDArray[Any]) 
     lanes = lanes_for(T, real)
     numbers = (B, H, G, T, S, E, lanes, kind_of(out.dtype))
     places = (*where(weights), *where(value), *where(out))
-    calls = np.array([(0, 0, 0, *numbers, *places)], SUMS)
-    run_in_slices(_run, calls, B * H * -(-T // lanes), 0.02 * E * weights.size, real.type(1))
+    calls = np.array([(0, 0, 0, 0, *numbers, *places, 1)], SUMS[real])
+    run_in_slices(_run.of(real), calls, B * H * -(-T // lanes), 0.02 * E * weights.size)
 
 
 @part
@@ -64,7 +66,7 @@ def _work(calls, real):
     at = np.empty(lanes, np.int64)
     tiles = -(-call.T // lanes)
     while True:
-        item = fetch_add(address(calls), 1)
+        item = take(calls)
         if item >= call.stop:
             break
         pair = item // tiles
@@ -72,6 +74,7 @@ def _work(calls, real):
             call, real, pair // call.H, pair % call.H, item % tiles * lanes, laid, sums, ones,
             staged, at,
         )  # fmt: skip
+    end(calls)
 
 
 @part

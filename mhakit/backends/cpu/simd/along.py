@@ -184,25 +184,25 @@ def line_top(typing, real, scores, registers):
 
 
 @intrinsic
-def line_weights(typing, real, scores, registers, base):
-    """Score -> exp2(score - base) along a line, in place; return their sum.
+def line_weights(typing, real, scores, registers, base, factor):
+    """Score -> exp2((score - base) * factor) along a line, in place; return their sum.
 
     A score of -inf is a hidden source: its weight becomes -0.0, the mark `add_weighted_rows` reads.
     """
 
     def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> Any:
-        _, scores, registers, base = args
+        _, scores, registers, base, factor = args
         along = _Along(builder, sig.args[0])
         emit = along.emit
-        bases = emit.spread(base)
+        bases, factors = emit.spread(base), emit.spread(factor)
 
         def turn(carried: list[ir.Value]) -> list[ir.Value]:
             place, total = carried
-            weight, _ = emit.weight(emit.load(place), bases)
+            weight, _ = emit.weight(emit.load(place), bases, factors)
             emit.store(weight, place)
             return [along.plus(place, along.size), builder.fadd(total, weight)]
 
         _, total = loop(builder, registers, [scores, emit.number(0.0)], turn)
         return emit.across(total, builder.fadd)
 
-    return real(real, types.int64, types.int64, real), codegen
+    return real(real, types.int64, types.int64, real, real), codegen

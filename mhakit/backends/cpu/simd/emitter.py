@@ -114,10 +114,13 @@ class Emitter:
         """Return a where it is larger than b, else b: a NaN in a is passed over."""
         return self.builder.select(self.builder.fcmp_ordered(">", a, b), a, b)
 
-    def weight(self, score: ir.Value, base: ir.Value) -> tuple[ir.Value, ir.Value]:
-        """Return exp2(score - base), -0.0 where the score is -inf, and where it is."""
+    def weight(
+        self, score: ir.Value, base: ir.Value, factor: ir.Value | None = None
+    ) -> tuple[ir.Value, ir.Value]:
+        """Return exp2((score - base) * factor), -0.0 where the score is -inf, and where it is."""
         hides = self.builder.fcmp_ordered("==", score, self.number(float("-inf")))
-        weight = self.exp2(self.builder.fsub(score, base))
+        below = self.builder.fsub(score, base)
+        weight = self.exp2(below if factor is None else self.builder.fmul(below, factor))
         return self.builder.select(hides, self.number(-0.0), weight), hides
 
     def load_anywhere(self, address: ir.Value) -> ir.Value:

@@ -1,7 +1,12 @@
-"""Rows of memory <-> columns of a tile: registers are loaded along a row and turned by shuffles."""
+"""Rows of memory <-> columns of a tile: registers are loaded along a row and turned by shuffles.
+
+How a row's numbers are stored is known at run time only, so that one kernel serves them all; the
+shuffles stand once, whatever is loaded.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
@@ -9,62 +14,47 @@ from numba import types
 from numba.extending import intrinsic
 
 from mhakit.backends.cpu.simd.emitter import INT64, Emitter, loop
+from mhakit.backends.cpu.storage import BFLOAT16, BOOL, FLOAT16, FLOAT32, FLOAT64
 
-__all__ = [
-    "bfloat16_to_columns",
-    "bfloat16_to_rows",
-    "bool_to_columns",
-    "float16_to_columns",
-    "float16_to_rows",
-    "native_to_columns",
-    "native_to_rows",
-    "widen_bfloat16",
-    "widen_float16",
-]
+__all__ = ["row_from_line", "row_to_line", "to_columns", "to_rows"]
 
 _INT32 = ir.IntType(32)
 
 
-class _Rows:
-    """Loads and stores ``count`` neighbours of a row, as stored in memory, in the type of real."""
+class _Stored:
+    """Loads and stores numbers as they are stored in memory, in the type of the emitter."""
 
-    def __init__(self, kind: str, builder: ir.IRBuilder, real: Any) -> None:
-        self.kind, self.builder, self.real = kind, builder, real
-        stored = {"float16": ir.HalfType(), "bfloat16": ir.IntType(16), "bool": ir.IntType(8)}
-        self.stored = stored.get(kind, ir.DoubleType() if real == types.float64 else ir.FloatType())
-        sizes = {"float16": 2, "bfloat16": 2, "bool": 1}
-        self.size = sizes.get(kind, 8 if real == types.float64 else 4)
+    def __init__(self, kind: int, emit: Emitter) -> None:
+        self.kind, self.emit, self.builder = kind, emit, emit.builder
+        stored = {FLOAT16: ir.HalfType(), BFLOAT16: ir.IntType(16), BOOL: ir.IntType(8)}
+        element = stored.get(kind, emit.element)
+        self.type = ir.VectorType(element, emit.lanes) if emit.lanes else element
 
-    def _pointer(self, address: ir.Value, emit: Emitter) -> ir.Value:
-        kind = ir.VectorType(self.stored, emit.lanes) if emit.lanes else self.stored
-        return self.builder.inttoptr(address, kind.as_pointer())
-
-    def load(self, address: ir.Value, emit: Emitter) -> ir.Value:
+    def load(self, address: ir.Value) -> ir.Value:
         """Return what lies there, widened; of a bool 1 or 0."""
-        builder = self.builder
-        value = builder.load(self._pointer(address, emit), align=1)
-        if self.kind == "float16":
+        builder, emit = self.builder, self.emit
+        value = builder.load(builder.inttoptr(address, self.type.as_pointer()), align=1)
+        if self.kind == FLOAT16:
             return builder.fpext(value, emit.type)
-        if self.kind == "bfloat16":
+        if self.kind == BFLOAT16:
             wide = builder.shl(builder.zext(value, emit.int_type), emit.integer(16))
             return builder.bitcast(wide, emit.type)
-        if self.kind == "bool":
+        if self.kind == BOOL:
             zero = ir.Constant(value.type, None)
             return builder.uitofp(builder.icmp_unsigned("!=", value, zero), emit.type)
         return value
 
-    def store(self, value: ir.Value, address: ir.Value, emit: Emitter) -> None:
+    def store(self, value: ir.Value, address: ir.Value) -> None:
         """Write a value there, rounded once to nearest, ties to even."""
         builder = self.builder
-        if self.kind == "float16":
-            half = ir.VectorType(self.stored, emit.lanes) if emit.lanes else self.stored
-            value = builder.fptrunc(value, half)
-        elif self.kind == "bfloat16":
-            value = self._narrow(value, emit)
-        builder.store(value, self._pointer(address, emit), align=1)
+        if self.kind == FLOAT16:
+            value = builder.fptrunc(value, self.type)
+        elif self.kind == BFLOAT16:
+            value = self._narrow(value)
+        builder.store(value, builder.inttoptr(address, self.type.as_pointer()), align=1)
 
-    def _narrow(self, value: ir.Value, emit: Emitter) -> ir.Value:
-        builder = self.builder
+    def _narrow(self, value: ir.Value) -> ir.Value:
+        builder, emit = self.builder, self.emit
         bits = builder.bitcast(value, emit.int_type)
         odd = builder.and_(builder.lshr(bits, emit.integer(16)), emit.integer(1))
         rounded = builder.lshr(
@@ -72,8 +62,34 @@ class _Rows:
         )
         quiet = builder.or_(builder.lshr(bits, emit.integer(16)), emit.integer(0x40))
         is_nan = builder.fcmp_unordered("uno", value, value)
-        narrow = ir.VectorType(self.stored, emit.lanes) if emit.lanes else self.stored
-        return builder.trunc(builder.select(is_nan, quiet, rounded), narrow)
+        return builder.trunc(builder.select(is_nan, quiet, rounded), self.type)
+
+
+def _by_kind(
+    kind: ir.Value, emit: Emitter, body: Callable[[_Stored], list[ir.Value]], *, bools: bool
+) -> list[ir.Value]:
+    """Emit ``body`` for every way that numbers may be stored, and a switch on ``kind``."""
+    builder = emit.builder
+    kinds = [FLOAT64] if emit.double else [FLOAT32, FLOAT16, BFLOAT16]
+    kinds += [BOOL] if bools else []
+    joined = builder.append_basic_block("joined")
+    arms = [builder.append_basic_block("stored") for _ in kinds]
+    switch = builder.switch(kind, arms[0])
+    results = []
+    for stored, arm in zip(kinds, arms, strict=True):
+        if stored != kinds[0]:
+            switch.add_case(ir.Constant(INT64, stored), arm)
+        builder.position_at_end(arm)
+        results.append((body(_Stored(stored, emit)), builder.block))
+        builder.branch(joined)
+    builder.position_at_end(joined)
+    phis = []
+    for values in zip(*(values for values, _ in results), strict=True):
+        phi = builder.phi(values[0].type)
+        for value, (_, block) in zip(values, results, strict=True):
+            phi.add_incoming(value, block)
+        phis.append(phi)
+    return phis
 
 
 def _transpose(builder: ir.IRBuilder, rows: list[ir.Value]) -> list[ir.Value]:
@@ -96,13 +112,12 @@ def _transpose(builder: ir.IRBuilder, rows: list[ir.Value]) -> list[ir.Value]:
 class _Turn:
     """Emits a walk over the lanes of a tile, a register at a time, and along their rows."""
 
-    def __init__(self, kind: str, builder: ir.IRBuilder, real: Any, operands: Any) -> None:
-        self.builder = builder
+    def __init__(self, builder: ir.IRBuilder, real: Any, operands: Any, to_columns: bool) -> None:
+        self.builder, self.to_columns = builder, to_columns
         self.vector, self.scalar = (Emitter(builder, real, vector=v) for v in (True, False))
-        self.rows = _Rows(kind, builder, real)
-        self.bases, self.lanes, self.count, self.tile, self.step = operands
+        self.kind, self.size, self.bases, self.lanes, self.count, self.tile, self.step = operands
 
-    def write(self, to_columns: bool) -> None:
+    def write(self) -> None:
         """Emit the whole walk."""
         builder, W = self.builder, self.vector.lanes
         groups = builder.udiv(self.lanes, ir.Constant(INT64, W))
@@ -114,7 +129,7 @@ class _Turn:
                 place = builder.add(bases, ir.Constant(INT64, 8 * lane))
                 pointer = builder.inttoptr(place, INT64.as_pointer())
                 addresses.append(builder.load(pointer, align=8))
-            self._along(addresses, tile, to_columns)
+            self._along(addresses, tile)
             return [
                 builder.add(bases, ir.Constant(INT64, 8 * W)),
                 builder.add(tile, ir.Constant(INT64, W * self.vector.item)),
@@ -122,105 +137,148 @@ class _Turn:
 
         loop(builder, groups, [self.bases, self.tile], group)
 
-    def _along(self, addresses: list[ir.Value], tile: ir.Value, to_columns: bool) -> None:
+    def _along(self, addresses: list[ir.Value], tile: ir.Value) -> None:
         builder, W = self.builder, self.vector.lanes
         whole = builder.udiv(self.count, ir.Constant(INT64, W))
         rest = builder.sub(self.count, builder.mul(whole, ir.Constant(INT64, W)))
 
         def block(carried: list[ir.Value]) -> list[ir.Value]:
             offset, row = carried
-            numbers = [ir.Constant(INT64, j) for j in range(W)]
-            places = [builder.add(row, builder.mul(self.step, j)) for j in numbers]
-            ends = [builder.add(address, offset) for address in addresses]
-            if to_columns:
-                columns = _transpose(builder, [self.rows.load(end, self.vector) for end in ends])
-                for column, place in zip(columns, places, strict=True):
-                    self.vector.store(column, place)
-            else:
-                lines = _transpose(builder, [self.vector.load(place) for place in places])
-                for line, end in zip(lines, ends, strict=True):
-                    self.rows.store(line, end, self.vector)
+            places = [
+                builder.add(row, builder.mul(self.step, ir.Constant(INT64, j))) for j in range(W)
+            ]
+            self._move(self.vector, addresses, offset, places)
             return [
-                builder.add(offset, ir.Constant(INT64, W * self.rows.size)),
+                builder.add(offset, builder.mul(self.size, ir.Constant(INT64, W))),
                 builder.add(row, builder.mul(self.step, ir.Constant(INT64, W))),
             ]
 
         def single(carried: list[ir.Value]) -> list[ir.Value]:
             offset, row = carried
-            for lane, address in enumerate(addresses):
-                place = builder.add(row, ir.Constant(INT64, lane * self.vector.item))
-                pointer = builder.inttoptr(place, self.scalar.type.as_pointer())
-                end = builder.add(address, offset)
-                if to_columns:
-                    builder.store(self.rows.load(end, self.scalar), pointer)
-                else:
-                    self.rows.store(builder.load(pointer), end, self.scalar)
-            return [
-                builder.add(offset, ir.Constant(INT64, self.rows.size)),
-                builder.add(row, self.step),
+            places = [
+                builder.add(row, ir.Constant(INT64, lane * self.vector.item)) for lane in range(W)
             ]
+            self._move(self.scalar, addresses, offset, places)
+            return [builder.add(offset, self.size), builder.add(row, self.step)]
 
         offset, row = loop(builder, whole, [ir.Constant(INT64, 0), tile], block)
         loop(builder, rest, [offset, row], single)
 
+    def _move(
+        self, emit: Emitter, addresses: list[ir.Value], offset: ir.Value, places: list[ir.Value]
+    ) -> None:
+        """Move W rows of W numbers, or of one, between memory and the tile."""
+        builder = self.builder
+        ends = [builder.add(address, offset) for address in addresses]
+        pointers = [builder.inttoptr(place, emit.type.as_pointer()) for place in places]
+        align = emit.item * max(emit.lanes, 1)
+        if self.to_columns:
+            rows = _by_kind(
+                self.kind, emit, lambda stored: [stored.load(end) for end in ends], bools=True
+            )
+            for value, pointer in zip(self._turned(rows, emit), pointers, strict=True):
+                builder.store(value, pointer, align=align)
+            return
+        lines = self._turned([builder.load(pointer, align=align) for pointer in pointers], emit)
 
-def _turn(kind: str, *, to_columns: bool) -> Any:
-    """Make ``turn(real, bases, lanes, count, tile, step)``, all but real addresses or sizes.
+        def stores(stored: _Stored) -> list[ir.Value]:
+            for line, end in zip(lines, ends, strict=True):
+                stored.store(line, end)
+            return []
 
-    ``bases`` holds the address of each lane's row as int64; row i of the tile, ``step`` bytes
-    long, holds number i of each lane's row.
+        _by_kind(self.kind, emit, stores, bools=False)
+
+    def _turned(self, rows: list[ir.Value], emit: Emitter) -> list[ir.Value]:
+        return _transpose(self.builder, rows) if emit.lanes else rows
+
+
+def _turn(*, to_columns: bool) -> Any:
+    """Make ``turn(real, kind, size, bases, lanes, count, tile, step)``, all but real int64.
+
+    ``bases`` is the address of each lane's row as int64; row i of the tile, ``step`` bytes long,
+    holds number i of each lane's row, ``size`` bytes each in memory.
     """
 
     @intrinsic
-    def turn(typing, real, bases, lanes, count, tile, step):
+    def turn(typing, real, kind, size, bases, lanes, count, tile, step):
         def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> Any:
-            if not (sig.args[0] == types.float64 and kind.endswith("float16")):  # never together
-                _Turn(kind, builder, sig.args[0], args[1:]).write(to_columns)
+            _Turn(builder, sig.args[0], args[1:], to_columns).write()
             return context.get_dummy_value()
 
-        return types.void(real, *([types.int64] * 5)), codegen
+        return types.void(real, *([types.int64] * 7)), codegen
 
     return turn
 
 
-def _widen_row(kind: str) -> Any:
-    """Make ``widen(real, row, count, out)``: neighbours in memory, widened to the type of real."""
+def _along_line(
+    builder: ir.IRBuilder,
+    real: Any,
+    row: ir.Value,
+    size: ir.Value,
+    count: ir.Value,
+    line: ir.Value,
+    move: Callable[[Emitter, ir.Value, ir.Value], None],
+) -> None:
+    """Emit ``move(emit, address in the row, address in the line)`` by registers, then by one."""
+    at = [row, line]
+    for vector in (True, False):
+        emit = Emitter(builder, real, vector=vector)
+        width = emit.lanes or 1
+        turns = builder.udiv(count, ir.Constant(INT64, width))
+        count = builder.sub(count, builder.mul(turns, ir.Constant(INT64, width)))
 
-    @intrinsic
-    def widen(typing, real, row, count, out):
-        def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> Any:
-            _, row, count, out = args
-            if sig.args[0] == types.float64:  # 16 bits widen to float32 only
-                return context.get_dummy_value()
-            rows = _Rows(kind, builder, sig.args[0])
-            at = [row, out]
-            for vector in (True, False):
-                emit = Emitter(builder, sig.args[0], vector=vector)
-                width = emit.lanes or 1
-                turns = builder.udiv(count, ir.Constant(INT64, width))
-                count = builder.sub(count, builder.mul(turns, ir.Constant(INT64, width)))
+        def turn(
+            carried: list[ir.Value], emit: Emitter = emit, width: int = width
+        ) -> list[ir.Value]:
+            source, target = carried
+            move(emit, source, builder.inttoptr(target, emit.type.as_pointer()))
+            return [
+                builder.add(source, builder.mul(size, ir.Constant(INT64, width))),
+                builder.add(target, ir.Constant(INT64, width * emit.item)),
+            ]
 
-                def move(
-                    carried: list[ir.Value], emit: Emitter = emit, width: int = width
-                ) -> list[ir.Value]:
-                    source, target = carried
-                    pointer = builder.inttoptr(target, emit.type.as_pointer())
-                    builder.store(rows.load(source, emit), pointer, align=emit.item)
-                    return [
-                        builder.add(source, ir.Constant(INT64, width * rows.size)),
-                        builder.add(target, ir.Constant(INT64, width * emit.item)),
-                    ]
-
-                at = loop(builder, turns, at, move)
-            return context.get_dummy_value()
-
-        return types.void(real, *([types.int64] * 3)), codegen
-
-    return widen
+        at = loop(builder, turns, at, turn)
 
 
-native_to_columns, native_to_rows = (_turn("native", to_columns=way) for way in (True, False))
-float16_to_columns, float16_to_rows = (_turn("float16", to_columns=way) for way in (True, False))
-bfloat16_to_columns, bfloat16_to_rows = (_turn("bfloat16", to_columns=way) for way in (True, False))
-bool_to_columns = _turn("bool", to_columns=True)
-widen_float16, widen_bfloat16 = _widen_row("float16"), _widen_row("bfloat16")
+@intrinsic
+def row_to_line(typing, real, kind, size, row, count, line):
+    """Write ``count`` neighbours in memory, at any address, to a line of the type of real."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> Any:
+        _, kind, size, row, count, line = args
+
+        def move(emit: Emitter, source: ir.Value, pointer: ir.Value) -> None:
+            (value,) = _by_kind(kind, emit, lambda stored: [stored.load(source)], bools=False)
+            builder.store(value, pointer, align=emit.item)
+
+        _along_line(builder, sig.args[0], row, size, count, line, move)
+        return context.get_dummy_value()
+
+    return types.void(real, *([types.int64] * 5)), codegen
+
+
+@intrinsic
+def row_from_line(typing, real, kind, size, row, count, line, factor):
+    """Write a line times ``factor``, rounded once, to neighbours in memory; no zero is -0.0."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> Any:
+        _, kind, size, row, count, line, factor = args
+
+        def move(emit: Emitter, source: ir.Value, pointer: ir.Value) -> None:
+            scale = emit.spread(factor) if emit.lanes else factor
+            value = builder.fmul(builder.load(pointer, align=emit.item), scale)
+            value = builder.fadd(value, emit.number(0.0))
+
+            def store(stored: _Stored) -> list[ir.Value]:
+                stored.store(value, source)
+                return []
+
+            _by_kind(kind, emit, store, bools=False)
+
+        _along_line(builder, sig.args[0], row, size, count, line, move)
+        return context.get_dummy_value()
+
+    return types.void(real, *([types.int64] * 5), real), codegen
+
+
+to_columns, to_rows = _turn(to_columns=True), _turn(to_columns=False)
