@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from mhakit.backends.cpu.call import SOURCES
-from mhakit.backends.cpu.flags import inlined
+from mhakit.backends.cpu.flags import inlined, part
 from mhakit.backends.cpu.memory import address, read, read_int64, write
 from mhakit.backends.cpu.rows import load_rows, widen_rows
 from mhakit.backends.cpu.simd import VECTOR_BYTES, align, multiply, tanh
@@ -50,7 +50,7 @@ target's source position, the sources LOW <= s < HIGH that its band shows, and a
 def aligned(real, rows, lanes):
     """Allocate a (rows, lanes) tile whose address a register can be loaded from."""
     buffer = np.empty(rows * lanes + VECTOR_BYTES // 4, dtype=type(real))
-    start = (align(buffer.ctypes.data) - buffer.ctypes.data) // buffer.itemsize
+    start = (align(address(buffer)) - address(buffer)) // buffer.itemsize
     return buffer[start : start + rows * lanes].reshape(rows, lanes)
 
 
@@ -142,7 +142,7 @@ def pack_queries(call, real, b, unit, places, packed):
             packed[d, lane] *= factor
 
 
-@inlined
+@part
 def score_block(
     call, real, b, g, source, rows, places, spared, packed, staged, turned, scores, unit,
     score_mod, score_args,
@@ -166,7 +166,7 @@ def score_block(
     )
 
 
-@inlined
+@part
 def change_scores(
     call, real, b, source, rows, places, spared, turned, scores, unit, score_mod, score_args
 ):
