@@ -12,7 +12,7 @@ from importlib import metadata
 import pluggy
 
 from mhakit.errors import PluginError
-from mhakit.plugin_api import ENTRY_POINT_GROUP, CombinationHooks, HeadCombination
+from mhakit.plugin_api import ENTRY_POINT_GROUP, HeadCombination, Hooks
 
 __all__ = ["Plugin", "cause_of", "check_class", "check_options", "plugins", "register"]
 
@@ -61,7 +61,7 @@ def plugins() -> Iterator[Plugin | str]:
 def register(found: Plugin) -> list[type[HeadCombination]]:
     """Load one plugin, check its hooks, and return the classes it registers."""
     manager = pluggy.PluginManager(ENTRY_POINT_GROUP)
-    manager.add_hookspecs(CombinationHooks)
+    manager.add_hookspecs(Hooks)
     plugin = found.entry.load()
     try:
         manager.register(plugin, name=found.entry.name)

@@ -1,10 +1,9 @@
-"""All that a plugin imports: the hook marker and the interface of a head combination.
+"""Combining heads: the interface of a strategy and what it may plan.
 
 A combination turns the heads' outputs Z, (B, H, T, E), into one vector per word,
 (B, T, M). Write a class that says its strategy as a `CombinationPlan`, register it in
 the hook, and name the module under the entry point group ``mhakit``; see
-``plugins/README.md``. Letters as everywhere in mhakit: B batch, H heads, T targets,
-E head width (of the values), M model width.
+``plugins/README.md``.
 """
 
 from __future__ import annotations
@@ -12,14 +11,12 @@ from __future__ import annotations
 from abc import ABC
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal
 
 import numpy as np
-import pluggy
 from numpy.typing import NDArray
 
 __all__ = [
-    "ENTRY_POINT_GROUP",
     "Array",
     "CombinationCost",
     "CombinationPlan",
@@ -27,17 +24,7 @@ __all__ = [
     "HeadShape",
     "Initializer",
     "ParameterSpec",
-    "Register",
-    "hookimpl",
-    "hookspec",
 ]
-
-ENTRY_POINT_GROUP = "mhakit"
-"""The entry point group, and the pluggy project name, that plugins are found under."""
-
-hookspec = pluggy.HookspecMarker(ENTRY_POINT_GROUP)
-hookimpl = pluggy.HookimplMarker(ENTRY_POINT_GROUP)
-"""Marks a plugin's ``mhakit_register_combinations(register)``."""
 
 Array = NDArray[Any]
 Initializer = Callable[[np.random.Generator, tuple[int, ...]], Array]
@@ -224,18 +211,3 @@ class HeadCombination(ABC):
             parameters=count,
             output_rank=min(inner, M),
         )
-
-
-class Register(Protocol):
-    """What a hook gets: call it once for each combination class."""
-
-    def __call__(self, combination: type[HeadCombination]) -> None:
-        """Register one class under its ``name``."""
-
-
-class CombinationHooks:
-    """The hooks a plugin module may implement."""
-
-    @hookspec
-    def mhakit_register_combinations(self, register: Register) -> None:
-        """Call ``register(cls)`` for each `HeadCombination` subclass the module offers."""

@@ -1,0 +1,31 @@
+"""All that a plugin imports: the marker of hooks, and the interface of what it may register.
+
+Letters as everywhere in mhakit: B batch, H heads, T targets, E head width (of the values),
+M model width. See ``plugins/README.md``.
+"""
+
+from mhakit.plugin_api.combination import (
+    Array,
+    CombinationCost,
+    CombinationPlan,
+    HeadCombination,
+    HeadShape,
+    Initializer,
+    ParameterSpec,
+)
+from mhakit.plugin_api.hooks import ENTRY_POINT_GROUP, Hooks, Register, hookimpl, hookspec
+
+__all__ = [
+    "ENTRY_POINT_GROUP",
+    "Array",
+    "CombinationCost",
+    "CombinationPlan",
+    "HeadCombination",
+    "HeadShape",
+    "Hooks",
+    "Initializer",
+    "ParameterSpec",
+    "Register",
+    "hookimpl",
+    "hookspec",
+]
