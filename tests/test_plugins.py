@@ -115,26 +115,25 @@ def test_a_process_that_sees_no_installed_mhakit_is_told_to_install_it():
 
 def test_the_plugin_of_the_readme_works_as_written(tmp_path):
     text = (PLUGINS / "README.md").read_text()
-    module, use = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    module, use, score_mod = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    use += "print([m.name for m in mhakit.score_mods() if m.reference == 'an example'])"
     (project,) = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
     (tmp_path / "plugin").mkdir()
-    (tmp_path / "plugin" / "mhakit_head_scale.py").write_text(module)
+    (tmp_path / "plugin" / "mhakit_head_scale.py").write_text(module + score_mod)
     (tmp_path / "plugin" / "pyproject.toml").write_text(project)
     folder = install(tmp_path / "plugin", tmp_path / "installed")
-    shape, found = run(["-W", "error", "-c", use], folder).strip().splitlines()
+    shape, found, mods = run(["-W", "error", "-c", use], folder).strip().splitlines()
     assert shape == "(1, 3, 16)"
     assert "'head_scale'" in found
+    assert mods == "['distance_penalty']"
 
 
 def test_the_readme_quotes_what_the_registry_says():
     sources = sorted((PLUGINS.parent / "mhakit" / "registry").glob("*.py"))
     registry = " ".join(path.read_text() for path in sources).replace("\n", " ")
-    said = re.sub(r"\{HOOK\}", "mhakit_register_combinations", re.sub(r'"\s+f?"', "", registry))
-    said = re.sub(r"\{[^}]*\}", "…", said)
+    said = re.sub(r"\{[^}]*\}", "…", re.sub(r'"\s+f?"', "", registry))
     rows = re.findall(r"^\| `(.*?)`", (PLUGINS / "README.md").read_text(), re.MULTILINE)
-    quoted = [
-        row for row in rows if row.startswith(("its hook", "it must", "a combination", "mhakit"))
-    ]
+    quoted = [row for row in rows if row.startswith(("its hook", "it must", "a …", "mhakit"))]
     assert len(quoted) >= 6
     for row in quoted:
         assert row in said

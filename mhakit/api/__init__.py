@@ -3,6 +3,7 @@
 from mhakit.api.attending import attention
 from mhakit.api.combining import combinations, combine
 from mhakit.api.explaining import Explanation, explain
+from mhakit.api.listing import mixings, score_mods
 from mhakit.api.merging import merge_attention
 from mhakit.api.stepping import attention_scores, attention_weights, softmax, weighted_sum
 
@@ -15,6 +16,8 @@ __all__ = [
     "combine",
     "explain",
     "merge_attention",
+    "mixings",
+    "score_mods",
     "softmax",
     "weighted_sum",
 ]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Literal, TypedDict, Unpack, overload
 
 from numpy.typing import ArrayLike, NDArray
 
-from mhakit.api.arguments import Causal, Integers, Window
+from mhakit.api.arguments import Causal, Integers, ScoreMod, Window
 from mhakit.api.attending import attention
 from mhakit.api.combining import combine_by
 from mhakit.api.parameters import Rng
@@ -34,7 +33,7 @@ class AttentionKeywords(TypedDict, total=False):
     scale: float | None
     softcap: float | None
     sinks: ArrayLike | None
-    score_mod: Callable[..., Any] | None
+    score_mod: ScoreMod
     score_args: tuple[Any, ...]
     backend: str | None
 

@@ -13,7 +13,17 @@ from mhakit.plugin_api.combination import (
     Initializer,
     ParameterSpec,
 )
-from mhakit.plugin_api.hooks import ENTRY_POINT_GROUP, Hooks, Register, hookimpl, hookspec
+from mhakit.plugin_api.hooks import (
+    ENTRY_POINT_GROUP,
+    Hooks,
+    Register,
+    RegisterMixing,
+    RegisterScoreMod,
+    hookimpl,
+    hookspec,
+)
+from mhakit.plugin_api.mixing import HeadMixing, MixingShape
+from mhakit.plugin_api.score_mod import ScoreModFactory
 
 __all__ = [
     "ENTRY_POINT_GROUP",
@@ -21,11 +31,16 @@ __all__ = [
     "CombinationCost",
     "CombinationPlan",
     "HeadCombination",
+    "HeadMixing",
     "HeadShape",
     "Hooks",
     "Initializer",
+    "MixingShape",
     "ParameterSpec",
     "Register",
+    "RegisterMixing",
+    "RegisterScoreMod",
+    "ScoreModFactory",
     "hookimpl",
     "hookspec",
 ]

@@ -7,8 +7,18 @@ from typing import Protocol
 import pluggy
 
 from mhakit.plugin_api.combination import HeadCombination
+from mhakit.plugin_api.mixing import HeadMixing
+from mhakit.plugin_api.score_mod import ScoreModFactory
 
-__all__ = ["ENTRY_POINT_GROUP", "Hooks", "Register", "hookimpl", "hookspec"]
+__all__ = [
+    "ENTRY_POINT_GROUP",
+    "Hooks",
+    "Register",
+    "RegisterMixing",
+    "RegisterScoreMod",
+    "hookimpl",
+    "hookspec",
+]
 
 ENTRY_POINT_GROUP = "mhakit"
 """The entry point group, and the pluggy project name, that plugins are found under."""
@@ -25,9 +35,31 @@ class Register(Protocol):
         """Register one class under its ``name``."""
 
 
+class RegisterScoreMod(Protocol):
+    """What the hook of score mods gets: call it once for each name."""
+
+    def __call__(self, name: str, factory: ScoreModFactory, *, reference: str) -> None:
+        """Register a `ScoreModFactory` under a name, with the paper it is from."""
+
+
+class RegisterMixing(Protocol):
+    """What the hook of mixings gets: call it once for each class."""
+
+    def __call__(self, mixing: type[HeadMixing]) -> None:
+        """Register one class under its ``name``."""
+
+
 class Hooks:
     """The hooks a plugin module may implement, one of them at least."""
 
     @hookspec
     def mhakit_register_combinations(self, register: Register) -> None:
         """Call ``register(cls)`` for each `HeadCombination` subclass the module offers."""
+
+    @hookspec
+    def mhakit_register_score_mods(self, register: RegisterScoreMod) -> None:
+        """Call ``register(name, factory, reference=…)`` for each score mod the module offers."""
+
+    @hookspec
+    def mhakit_register_mixings(self, register: RegisterMixing) -> None:
+        """Call ``register(cls)`` for each `HeadMixing` subclass the module offers."""
