@@ -178,7 +178,6 @@ WRONG = {
     "near": ("t5_relative_position", (TABLE, 8), mhakit.ParameterError, r"max_distance must be an int greater than 8, as the table has 32 buckets, got 8"),
     "too many": ("alibi", (1, 2), mhakit.ParameterError, r"score_args of 'alibi' must be \(slopes=None\), got 2 of them"),
     "no tuple": ("alibi", [1.0], mhakit.ParameterError, r"score_args must be a tuple, got list"),
-    "unknown": ("alibli", (), mhakit.ScoreModNotFound, r"score mod must be an installed name, got 'alibli'; did you mean 'alibi'\?"),
 }  # fmt: skip
 
 

@@ -81,8 +81,8 @@ def as_problem(
         sinks_array = as_sinks(sinks, H)
     if score_mod is not None and not callable(score_mod):
         raise ParameterError(
-            "score_mod must be a function (score, b, h, t, s, *score_args) -> score, "
-            f"got {type(score_mod).__name__}"
+            "score_mod must be a function (score, b, h, t, s, *score_args) -> score, or an installed "
+            f"name, got {type(score_mod).__name__}"
         )
     if not isinstance(score_args, tuple):
         raise ParameterError(f"score_args must be a tuple, got {type(score_args).__name__}")
