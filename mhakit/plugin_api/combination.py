@@ -207,7 +207,7 @@ class HeadCombination(ABC):
         reads = B * T * shape.concat_width
         return CombinationCost(
             flops=reads + 2 * B * T * inner * M,
-            bytes=4 * (reads + count + B * T * M),
+            bytes=4 * (reads + count + B * T * M * (1 + self.uses_hidden_states)),
             parameters=count,
             output_rank=min(inner, M),
         )
