@@ -119,12 +119,12 @@ def test_the_plugin_of_the_readme_works_as_written(tmp_path):
     use += "print([m.name for m in mhakit.score_mods() if m.reference == 'an example'])"
     (project,) = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
     (tmp_path / "plugin").mkdir()
-    (tmp_path / "plugin" / "mhakit_head_scale.py").write_text(module + score_mod)
+    (tmp_path / "plugin" / "mhakit_loudness.py").write_text(module + score_mod)
     (tmp_path / "plugin" / "pyproject.toml").write_text(project)
     folder = install(tmp_path / "plugin", tmp_path / "installed")
     shape, found, mods = run(["-W", "error", "-c", use], folder).strip().splitlines()
     assert shape == "(1, 3, 16)"
-    assert "'head_scale'" in found
+    assert "'loudness'" in found
     assert mods == "['distance_penalty']"
 
 

@@ -17,7 +17,7 @@ def test_every_block_runs_after_the_ones_before_it(capsys):
         exec(compile(block, "README.md", "exec"), names)
     assert "concat_project" in capsys.readouterr().out
     x = np.ones((2, 3, 8), np.float32)
-    layer = mhakit.MultiHeadAttention(8, 2, combine=names["HeadScale"], rng=0)
+    layer = mhakit.MultiHeadAttention(8, 2, combine=names["Loudness"], rng=0)
     plain = mhakit.MultiHeadAttention(8, 2, rng=0)
     np.testing.assert_allclose(layer(x), plain(x), atol=1e-6)  # gains begin at 1
 

@@ -141,13 +141,13 @@ def test_an_unknown_name_is_told_the_nearest_and_all_that_are_installed():
     with pytest.raises(
         CombinationNotFound,
         match=r"must be an installed name, got 'Avrage'; did you mean 'average'\? "
-        r"installed: average,.*concat_project",
+        r"installed: attention_over_heads, average,.*concat_project",
     ):
         registry.find("Avrage")
 
 
 def test_a_name_that_resembles_none_is_told_what_is_installed():
-    with pytest.raises(CombinationNotFound, match=r"got 'xyz'; installed: average,"):
+    with pytest.raises(CombinationNotFound, match=r"got 'xyz'; installed: attention_over_heads,"):
         registry.find("xyz")
 
 

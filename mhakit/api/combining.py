@@ -40,8 +40,8 @@ def combinations() -> tuple[registry.InstalledCombination, ...]:
     Examples
     --------
     >>> import mhakit
-    >>> [record.name for record in mhakit.combinations() if record.distribution == "mhakit"]
-    ['average', 'concat_project']
+    >>> [record.name for record in mhakit.combinations() if record.distribution == "mhakit"][:3]
+    ['attention_over_heads', 'average', 'bilinear']
     """
     return registry.installed()
 
