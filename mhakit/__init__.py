@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mhakit import analysis, models, plugin_api, testing
     from mhakit.api import (
+        CombinationGradients,
         Explanation,
         attention,
         attention_scores,
         attention_weights,
         combinations,
         combine,
+        combine_vjp,
         explain,
         merge_attention,
         mixings,
@@ -47,6 +49,7 @@ __version__ = "0.1.0"
 __all__ = [
     "BackendUnavailable",
     "CheckpointError",
+    "CombinationGradients",
     "CombinationNotFound",
     "CompileError",
     "DTypeError",
@@ -68,6 +71,7 @@ __all__ = [
     "attention_weights",
     "combinations",
     "combine",
+    "combine_vjp",
     "explain",
     "merge_attention",
     "mixings",
@@ -79,6 +83,7 @@ __all__ = [
     "weighted_sum",
 ]
 
+_RECORDS = ("CombinationGradients", "Explanation")
 _MODULES = ("analysis", "models", "plugin_api", "testing")
 
 
@@ -90,7 +95,7 @@ def __getattr__(name: str) -> Any:
     if name == "MultiHeadAttention":
         home = "mhakit.layer"
     else:
-        home = "mhakit.errors" if name[0].isupper() and name != "Explanation" else "mhakit.api"
+        home = "mhakit.errors" if name[0].isupper() and name not in _RECORDS else "mhakit.api"
     globals()[name] = value = getattr(import_module(home), name)
     return value
 

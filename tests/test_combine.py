@@ -329,6 +329,8 @@ def test_what_the_caller_gives_is_never_written():
 @pytest.mark.parametrize("target", ["heads", "hidden_states", "parameters"])
 def test_a_combination_that_writes_to_what_it_is_given_is_refused(target):
     class Scribbler(Planned):
+        uses_hidden_states = True
+
         def plan(self, heads, parameters, *, hidden_states, training, rng):
             given = {"heads": heads, "hidden_states": hidden_states, "parameters": parameters["a"]}
             given[target][...] = 0

@@ -7,6 +7,7 @@ from typing import Any, Literal, TypedDict, Unpack, overload
 from numpy.typing import ArrayLike, NDArray
 
 from mhakit.api.arguments import Causal, Integers, ScoreMod, Window
+from mhakit.api.asking import ask
 from mhakit.api.attending import attention
 from mhakit.api.combining import combine_by
 from mhakit.api.parameters import Rng
@@ -221,7 +222,7 @@ class MultiHeadAttention(LearnedLayer):
                     f"as heads is, got shape {hidden.shape}"
                 )
         batched = z.ndim == 4
-        output = combine_by(
+        question = ask(
             self._strategy,
             z if batched else z[None],
             self._combined,
@@ -229,8 +230,8 @@ class MultiHeadAttention(LearnedLayer):
             hidden_states=hidden if hidden is None or batched else hidden[None],
             training=training,
             rng=rng,
-            backend=backend,
         )
+        output = combine_by(question, backend)
         return output if batched else output[0]
 
     @overload

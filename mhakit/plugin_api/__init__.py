@@ -4,15 +4,7 @@ Letters as everywhere in mhakit: B batch, H heads, T targets, E head width (of t
 M model width. See ``plugins/README.md``.
 """
 
-from mhakit.plugin_api.combination import (
-    Array,
-    CombinationCost,
-    CombinationPlan,
-    HeadCombination,
-    HeadShape,
-    Initializer,
-    ParameterSpec,
-)
+from mhakit.plugin_api.combination import HeadCombination
 from mhakit.plugin_api.hooks import (
     ENTRY_POINT_GROUP,
     Hooks,
@@ -23,6 +15,14 @@ from mhakit.plugin_api.hooks import (
     hookspec,
 )
 from mhakit.plugin_api.mixing import HeadMixing, MixingShape
+from mhakit.plugin_api.plan import (
+    Array,
+    CombinationCost,
+    CombinationPlan,
+    HeadShape,
+    Initializer,
+    ParameterSpec,
+)
 from mhakit.plugin_api.score_mod import ScoreModFactory
 
 __all__ = [

@@ -1,128 +1,35 @@
-"""Combining heads: the interface of a strategy and what it may plan.
+"""The interface of a head combination: heads' outputs Z, (B, H, T, E), to (B, T, M).
 
-A combination turns the heads' outputs Z, (B, H, T, E), into one vector per word,
-(B, T, M). Write a class that says its strategy as a `CombinationPlan`, register it in
-the hook, and name the module under the entry point group ``mhakit``; see
-``plugins/README.md``.
+Subclass `HeadCombination`, say the strategy as a `CombinationPlan`, register the class in the
+hook, and name the module under the entry point group ``mhakit``.
 """
 
 from __future__ import annotations
 
 from abc import ABC
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from collections.abc import Mapping
+from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-__all__ = [
-    "Array",
-    "CombinationCost",
-    "CombinationPlan",
-    "HeadCombination",
-    "HeadShape",
-    "Initializer",
-    "ParameterSpec",
-]
+from mhakit.plugin_api.plan import (
+    Array,
+    CombinationCost,
+    CombinationPlan,
+    HeadShape,
+    ParameterSpec,
+)
 
-Array = NDArray[Any]
-Initializer = Callable[[np.random.Generator, tuple[int, ...]], Array]
-NamedInitializer = Literal["zeros", "ones", "uniform_fan_in", "xavier_uniform", "identity"]
-
-
-@dataclass(frozen=True, slots=True)
-class HeadShape:
-    """The sizes a combination is built for.
-
-    Parameters
-    ----------
-    num_heads : int
-        H, the number of query heads.
-    head_width : int
-        E, the width of one head's output.
-    model_width : int
-        M, the width of the combined vector.
-
-    Examples
-    --------
-    >>> HeadShape(num_heads=12, head_width=32, model_width=384).concat_width
-    384
-    """
-
-    num_heads: int
-    head_width: int
-    model_width: int
-
-    @property
-    def concat_width(self) -> int:
-        """H * E, the width of all heads side by side."""
-        return self.num_heads * self.head_width
-
-
-@dataclass(frozen=True, slots=True)
-class ParameterSpec:
-    """Shape and initialisation of one learned parameter.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        Its shape.
-    init : str or callable
-        ``"zeros"``, ``"ones"``, ``"uniform_fan_in"`` (uniform within 1/sqrt(shape[0])
-        of 0), ``"xavier_uniform"`` (uniform within sqrt(6 / (shape[0] + shape[1])) of
-        0), ``"identity"``, or a function ``(rng, shape) -> array``.
-    """
-
-    shape: tuple[int, ...]
-    init: NamedInitializer | Initializer = "zeros"
-
-
-@dataclass(frozen=True, slots=True)
-class CombinationPlan:
-    """One strategy, as arithmetic that every backend knows how to run.
-
-    ``Y = project(reduce over each group of (head_weights * Z), weight, bias)``: the heads
-    are weighted, each run of H / groups contiguous heads is reduced to one (B, T, E)
-    array, the groups are laid side by side and projected.
-
-    Parameters
-    ----------
-    groups : int
-        Between 1 and H, a divisor of H. ``groups=H`` is concatenation.
-    weight : ndarray, shape (groups * E, M), or None
-        The projection; None leaves the (B, T, groups * E) array as it is.
-    bias : ndarray, shape (M,), or None
-        Added at the end.
-    head_weights : float or ndarray, broadcastable to (B, H, T, E), or None
-        Factors on the heads; None means 1. Where a factor is exactly 0 the head is left out,
-        whatever it holds.
-    reduce : {"sum", "max"}
-        How the heads of a group become one.
-    """
-
-    groups: int
-    weight: Array | None = None
-    bias: Array | None = None
-    head_weights: float | Array | None = None
-    reduce: Literal["sum", "max"] = "sum"
-
-
-@dataclass(frozen=True, slots=True)
-class CombinationCost:
-    """What one call costs: floating point operations, bytes moved, learned numbers, output rank."""
-
-    flops: int
-    bytes: int
-    parameters: int
-    output_rank: int
+__all__ = ["HeadCombination"]
 
 
 class HeadCombination(ABC):
     """A way of combining heads. Subclass it and give either `plan` or `forward`.
 
-    Options of a strategy are constructor arguments with defaults. No state is kept on
-    ``self`` between calls: one object serves many layers and threads.
+    A strategy that gives a plan writes no kernel: mhakit runs it, and its gradient, on every
+    backend. Options of a strategy are constructor arguments with defaults. No state is kept on
+    ``self`` between calls: one object serves many layers and threads. Arrays come read-only, in
+    the computation dtype, float64 or float32; what is returned is of that dtype too.
 
     Attributes
     ----------
@@ -133,7 +40,7 @@ class HeadCombination(ABC):
     uses_hidden_states : bool
         Whether it reads the layer's input x, (B, T, M).
     linear_in_heads : bool
-        Whether the output is linear in Z, up to a constant.
+        Whether the output is linear in Z, up to a constant, for given parameters, x and draws.
     stochastic : bool
         Whether training draws random numbers.
     """
@@ -169,13 +76,63 @@ class HeadCombination(ABC):
         parameters : mapping of str to ndarray
             What `parameters` asked for, by name.
         hidden_states : ndarray, shape (B, T, M), or None
-            The layer's input, given where `uses_hidden_states` says it is needed.
+            The layer's input, given where `uses_hidden_states` says that it is read.
         training : bool
             Whether this is a training step.
         rng : numpy.random.Generator or None
             The only source of randomness, given where `stochastic` and training.
         """
         return None
+
+    def plan_vjp(
+        self,
+        d_plan: CombinationPlan,
+        heads: Array,
+        parameters: Mapping[str, Array],
+        *,
+        plan: CombinationPlan,
+        hidden_states: Array | None,
+        training: bool,
+    ) -> tuple[Array | None, Array | None, dict[str, Array]]:
+        """Return the gradients that flow through the plan's fields; by default none does.
+
+        Of Y = project(reduce(head_weights * Z)) mhakit differentiates Z itself, ``weight``,
+        ``bias`` and ``head_weights``. Here you only say how the fields were made of Z, x and the
+        parameters. Not needed where a field is a parameter itself, or a view that reshapes one
+        (``parameters["gain"][:, None, None]``): mhakit returns that gradient under the
+        parameter's name, and this must not return the name again.
+
+        Parameters
+        ----------
+        d_plan : CombinationPlan
+            dL/d(field) in the shape of each array field, ``head_weights`` summed over the axes
+            it was broadcast along; None where the field is None or a number. Not to be written.
+        heads, parameters, hidden_states, training
+            As `plan` got them.
+        plan : CombinationPlan
+            The object that `plan` returned, so that nothing is drawn or computed twice. A
+            subclass of CombinationPlan may carry more from there to here.
+
+        Returns
+        -------
+        d_heads : ndarray, shape (B, H, T, E), or None
+            What flows to Z through the fields, without the direct path.
+        d_hidden_states : ndarray, shape (B, T, M), or None
+            None unless `uses_hidden_states`.
+        d_parameters : dict of str to ndarray
+            One for each parameter that is no field of the plan, in its shape.
+
+        Examples
+        --------
+        Gates s = sigmoid(x W_g), one a head, ``plan.head_weights`` (B, H, T, 1), W_g (M, H):
+
+        >>> def plan_vjp(self, d_plan, heads, parameters, *, plan, hidden_states, training):
+        ...     s = plan.head_weights
+        ...     d_logits = (d_plan.head_weights * s * (1 - s))[..., 0].swapaxes(1, 2)
+        ...     d_gate = np.einsum("btm,bth->mh", hidden_states, d_logits)
+        ...     return None, d_logits @ parameters["gate"].T, {"gate": d_gate}
+        """
+        return None, None, {}
 
     def forward(
         self,
@@ -186,20 +143,53 @@ class HeadCombination(ABC):
         training: bool,
         rng: np.random.Generator | None,
     ) -> tuple[Array, object]:
-        """Return the output, (B, T, M), and whatever a backward pass needs.
+        """Return the output, (B, T, M), and whatever `backward` needs.
 
-        Only asked of a strategy whose `plan` returns None; runs on the CPU.
+        Only asked of a strategy whose `plan` returns None; runs on the CPU. Arguments as for
+        `plan`.
         """
         raise NotImplementedError(f"{type(self).__name__} must define plan() or forward()")
+
+    def backward(
+        self, d_output: Array, residuals: object, parameters: Mapping[str, Array]
+    ) -> tuple[Array, Array | None, dict[str, Array]]:
+        """Return the gradients of a strategy that `forward` computes.
+
+        Parameters
+        ----------
+        d_output : ndarray, shape (B, T, M)
+            dL/dY, never to be written.
+        residuals : object
+            What `forward` returned beside the output. It may be asked for more than once, so
+            leave it as it is.
+        parameters : mapping of str to ndarray
+            As `forward` got them.
+
+        Returns
+        -------
+        d_heads : ndarray, shape (B, H, T, E)
+        d_hidden_states : ndarray, shape (B, T, M), or None
+            None unless `uses_hidden_states`.
+        d_parameters : dict of str to ndarray
+            One for each parameter, in its shape.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define backward()")
 
     def fold(
         self, parameters: Mapping[str, Array], shape: HeadShape
     ) -> tuple[Array, Array | None] | None:
-        """Return the (H*E, M) matrix and (M,) bias that do the same, or None where none do."""
+        """Return the (H*E, M) matrix and (M,) bias that do the same, or None where none do.
+
+        They must do what `plan` or `forward` does outside training, whatever Z and x.
+        """
         return None
 
     def cost(self, shape: HeadShape, B: int, T: int) -> CombinationCost:
-        """Return what combining (B, H, T, E) costs: by default weighting, reducing, projecting."""
+        """Return what combining (B, H, T, E) costs: by default weighting, reducing, projecting.
+
+        Define it where `parameters` has no ``weight`` that projects, or where `plan` itself
+        computes much (gates, routes). Bytes are those of float32.
+        """
         specs = self.parameters(shape)
         count = sum(int(np.prod(spec.shape)) for spec in specs.values())
         projection = specs.get("weight")

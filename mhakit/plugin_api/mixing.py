@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from mhakit.plugin_api.combination import Array, ParameterSpec
+from mhakit.plugin_api.plan import Array, ParameterSpec
 
 __all__ = ["HeadMixing", "MixingShape"]
 

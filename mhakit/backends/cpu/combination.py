@@ -18,7 +18,7 @@ from mhakit.backends.cpu.launch import kernel
 from mhakit.plugin_api import CombinationPlan
 from mhakit.problem import computation_dtype
 
-__all__ = ["combine_heads"]
+__all__ = ["NANOSECONDS_PER_NUMBER", "combine_heads", "flat"]
 
 Array = NDArray[Any]
 Place = tuple[int, int, int, int, int]
@@ -26,12 +26,15 @@ Place = tuple[int, int, int, int, int]
 NANOSECONDS_PER_NUMBER = 0.2
 
 
-def combine_heads(heads: Array, plan: CombinationPlan, out: Array) -> None:
-    """Write ``project(reduce over groups of (head_weights * heads))``, (B, T, M), to ``out``."""
+def combine_heads(heads: Array, plan: CombinationPlan, out: Array) -> Array:
+    """Write ``project(reduce over groups of (head_weights * heads))``, (B, T, M), to ``out``.
+
+    Return what was projected, (B * T, groups * E), for the gradient.
+    """
     B, H, T, E = heads.shape
-    if heads.size == 0:
-        return
     real = computation_dtype(heads.dtype)
+    if heads.size == 0:
+        return np.empty((B * T, plan.groups * E), real)
     wide = heads.astype(real, copy=False)
     unweighted = plan.head_weights is None and plan.groups == H
     combined = _side_by_side(wide) if unweighted else None
@@ -39,6 +42,7 @@ def combine_heads(heads: Array, plan: CombinationPlan, out: Array) -> None:
         combined = np.empty((B * T, plan.groups * E), real)
         weigh_groups(wide, plan, combined)
     _project(combined, plan, real, out)
+    return combined
 
 
 def weigh_groups(heads: Array, plan: CombinationPlan, combined: Array) -> None:
@@ -47,8 +51,8 @@ def weigh_groups(heads: Array, plan: CombinationPlan, combined: Array) -> None:
     factors = np.asarray(1 if plan.head_weights is None else plan.head_weights, combined.dtype)
     if factors.ndim:
         factors = np.broadcast_to(factors, heads.shape)
-    line, place = _flat(heads, (heads.itemsize,))
-    factor_line, factor_place = _flat(factors, (0, factors.itemsize))
+    line, place = flat(heads, (heads.itemsize,))
+    factor_line, factor_place = flat(factors, (0, factors.itemsize))
     _weigh_rows(
         line,
         place,
@@ -86,7 +90,7 @@ def _project(combined: Array, plan: CombinationPlan, real: np.dtype[Any], out: A
         out[...] = combined.reshape(out.shape)
 
 
-def _flat(array: Array, steps: tuple[int, ...]) -> tuple[Array, Place]:
+def flat(array: Array, steps: tuple[int, ...]) -> tuple[Array, Place]:
     """Return the memory that (B, H, T, E) spans as a read-only line, and where its rows lie.
 
     Place is (start, step_b, step_h, step_t, step_e) in numbers. Rows whose step along E, in
