@@ -39,7 +39,7 @@ class _Gated(Projecting):
                 f"gate_bias of {self.name!r} must be None or a finite number, got {gate_bias!r}; "
                 "a gate of a bias of 20 is open to float32's last digit"
             )
-        self.gate_bias = gate_bias
+        self.gate_bias = None if gate_bias is None else float(gate_bias)
 
     @abstractmethod
     def gates(self, shape: HeadShape) -> int:

@@ -170,6 +170,7 @@ class MixtureOfHeads(Projecting):
         S, _, k = self.sizes(heads.shape[1])
         d_weights = np.asarray(d_plan.head_weights)[..., 0].transpose(0, 2, 1)
         d_shared, d_routed = S * d_weights[..., :S], k * d_weights[..., S:]
+        d_routed = np.where(routes.routed == 0, 0, d_routed)  # a head left out may hold NaN
         d_balance = np.stack(
             ((d_shared * routes.shared).sum(axis=-1), (d_routed * routes.routed).sum(axis=-1)),
             axis=-1,
