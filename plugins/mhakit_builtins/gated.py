@@ -75,7 +75,7 @@ class _Gated(Projecting):
         if self.gate_bias is not None:
             logits += parameters["gate_bias"]
         B, H, T, _ = heads.shape
-        gates = sigmoid(logits).reshape(B, T, H, -1).transpose(0, 2, 1, 3)
+        gates = sigmoid(logits).reshape(B, T, H, logits.shape[-1] // H).transpose(0, 2, 1, 3)
         return self.project(heads, parameters, head_weights=gates)
 
     def plan_vjp(
@@ -91,8 +91,8 @@ class _Gated(Projecting):
         """Return the gradients of x, ``gate`` and ``gate_bias``, through the sigmoid."""
         assert hidden_states is not None
         d_logits = sigmoid_vjp(np.asarray(d_plan.head_weights), np.asarray(plan.head_weights))
-        B, _, T, _ = heads.shape
-        d_logits = d_logits.transpose(0, 2, 1, 3).reshape(B, T, -1)
+        B, H, T, each = d_logits.shape
+        d_logits = d_logits.transpose(0, 2, 1, 3).reshape(B, T, H * each)
         d_hidden, d_gate = linear_vjp(d_logits, hidden_states, parameters["gate"])
         gradients = {"gate": d_gate}
         if self.gate_bias is not None:
