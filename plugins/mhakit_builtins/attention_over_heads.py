@@ -1,7 +1,7 @@
 """Let each word attend over its own heads, and project what it finds.
 
-``Y = (sum_h w_h Z_h) W + b`` with ``w = softmax_h(<x W_q, Z_h> / sqrt(E))``, for each word; x (T,
-M), W_q (M, E), W (E, M), b (M,).
+``Y = (sum_h w_h Z_h) W + b`` with ``w = softmax_h(<x W_q, Z_h> / sqrt(E))``, for each word;
+x (T, M), W_q (M, E), W (E, M), b (M,).
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ __all__ = ["AttentionOverHeads"]
 class AttentionOverHeads(Projecting):
     """Attend over the heads: a word's input asks, its heads' outputs are keys and values.
 
-    ``Y = (sum_h w_h Z_h) W + b`` with ``w = softmax_h(<x W_q, Z_h> / sqrt(E))``. ``query`` W_q (M,
-    E) starts uniform within 1/sqrt(M) of 0, ``weight`` (E, M) within 1/sqrt(E), ``bias`` (M,) at 0.
+    ``Y = (sum_h w_h Z_h) W + b`` with ``w = softmax_h(<x W_q, Z_h> / sqrt(E))``. ``query``
+    W_q (M, E) starts uniform within 1/sqrt(M) of 0, ``weight`` (E, M) within 1/sqrt(E), ``bias``
+    (M,) at 0.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
 """Multiply two projections of the heads by one another, and project the product.
 
-``Y = ((C U) * (C V)) P + b`` with ``C = concat_h(Z_h)`` (T, H*E), U and V (H*E, R), P (R, M), b
-(M,).
+``Y = ((C U) * (C V)) P + b`` with ``C = concat_h(Z_h)`` (T, H*E), U and V (H*E, R), P (R, M),
+b (M,).
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class Bilinear(HeadCombination):
     """Let every element of every head meet every other in a product: low-rank bilinear pooling.
 
     ``Y = ((C U) * (C V)) P + b``, C the heads side by side. ``left`` U and ``right`` V (H*E, R)
-    start uniform within 1/sqrt(H*E) of 0, ``weight`` P (R, M) within 1/sqrt(R), ``bias`` b (M,) at
-    0.
+    start uniform within 1/sqrt(H*E) of 0, ``weight`` P (R, M) within 1/sqrt(R), ``bias`` b (M,)
+    at 0.
 
     Parameters
     ----------

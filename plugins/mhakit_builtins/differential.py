@@ -1,7 +1,7 @@
 """Subtract from every even head a share of the odd one beside it, concatenate and project.
 
-``Y = concat_i(Z_2i - l_i Z_2i+1) W_O + b`` with ``l = sigmoid(x W_l)``, i from 0 to H/2 - 1; x (T,
-M), W_l (M, H/2), W_O (H/2 * E, M), b (M,).
+``Y = concat_i(Z_2i - l_i Z_2i+1) W_O + b`` with ``l = sigmoid(x W_l)``, i from 0 to H/2 - 1;
+x (T, M), W_l (M, H/2), W_O (H/2 * E, M), b (M,).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Normalise each head by its own root mean square, concatenate and project.
 
-``Y = concat_h(a_h * Z_h / rms(Z_h)) W_O + b`` with ``rms(z) = sqrt(mean(z^2) + eps)`` over E; a (H,
-E), W_O (H*E, M), b (M,).
+``Y = concat_h(a_h * Z_h / rms(Z_h)) W_O + b`` with ``rms(z) = sqrt(mean(z^2) + eps)`` over E;
+a (H, E), W_O (H*E, M), b (M,).
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Let each word choose its heads: some are shared by all words, of the others it takes the best k.
 
-``Y = concat_h(g_h Z_h) W_O + b``. With S heads shared and R = H - S routed, x (T, M) and ``a = 2
-softmax(x W_0)``, W_0 (M, 2): the shared heads have ``g = a_0 S softmax(x W_s)``, W_s (M, S); the k
-routed heads of largest x W_r, W_r (M, R), have ``g = a_1 k softmax(those of x W_r)`` and the other
-routed heads 0.
+``Y = concat_h(g_h Z_h) W_O + b``, with S heads shared and R = H - S routed, x (T, M) and
+``a = 2 softmax(x W_0)``, W_0 (M, 2). Shared heads have ``g = a_0 S softmax(x W_s)``, W_s (M, S).
+The k routed heads of largest x W_r, W_r (M, R), have ``g = a_1 k softmax(those of x W_r)``, the
+other routed heads 0.
 """
 
 from __future__ import annotations
