@@ -198,6 +198,36 @@ def test_each_does_what_its_formula_says(case, real, backend):
     assert_within_budget(combined(strategy, *given, backend=backend), formula, *given)
 
 
+class Off(Average):
+    """Wrong by a few hundred roundings."""
+
+    def plan(self, heads, parameters, **given):
+        return self.project(heads, parameters, head_weights=(1 + 1e-13) / heads.shape[1])
+
+
+def test_an_error_of_a_few_hundred_roundings_is_seen():
+    given = drawn(Off())
+    with pytest.raises(AssertionError):
+        assert_within_budget(combined(Off(), *given), CASES["average"][1], *given)
+
+
+@pytest.mark.parametrize("empty", ["words", "batch"])
+@pytest.mark.parametrize("case", CASES)
+def test_no_words_and_no_batch_give_empty_results_and_gradients_of_zero(case, empty, backend):
+    strategy, _ = CASES[case]
+    heads, parameters, hidden = drawn(strategy)
+    kept = np.s_[:, :, :0] if empty == "words" else np.s_[:0]
+    heads, hidden = heads[kept], hidden[:, :0] if empty == "words" else hidden[:0]
+    output, pullback = mhakit.combine_vjp(
+        heads, strategy, parameters, hidden_states=hidden, training=True, rng=0, backend=backend
+    )
+    assert output.shape == hidden.shape
+    gradients = pullback(output)
+    assert gradients.heads.shape == heads.shape
+    for name, gradient in gradients.parameters.items():
+        np.testing.assert_array_equal(gradient, np.zeros_like(parameters[name]))
+
+
 def test_all_of_the_catalogue_is_installed_and_tested():
     installed = {r.name: r for r in mhakit.combinations() if r.distribution == "mhakit"}
     assert set(installed) == {strategy.name for strategy, _ in CASES.values()}
