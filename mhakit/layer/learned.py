@@ -18,10 +18,11 @@ from mhakit.api.parameters import (
 )
 from mhakit.errors import ParameterError
 from mhakit.layer.projections import Projections, as_learned
-from mhakit.layer.sizes import as_dtype, as_size, as_sizes
+from mhakit.layer.sizes import as_sizes
 from mhakit.layer.torch_state import read_torch_state
 from mhakit.plugin_api import HeadCombination, HeadShape
 from mhakit.registry import resolve
+from mhakit.validation import as_dtype, as_size
 
 __all__ = ["COMBINE", "Combination", "LearnedLayer"]
 

@@ -20,7 +20,7 @@ from mhakit.validation.arrays import (
 )
 from mhakit.validation.visibility import as_band, as_lengths
 
-__all__ = ["as_problem", "as_sinks"]
+__all__ = ["as_bias", "as_mask", "as_problem", "as_sinks", "canonical"]
 
 Array = NDArray[Any]
 
@@ -55,7 +55,7 @@ def as_problem(
     require_same_dtype(arrays)
     batched = arrays["query"].ndim != 3
     views = {
-        name: _canonical(array, name, batched, layout, letters)
+        name: canonical(array, name, batched, layout, letters)
         for (name, array), letters in zip(arrays.items(), ("BHTD", "BGSD", "BGSE"), strict=False)
     }
     q, k, v = views["query"], views["key"], views.get("value")
@@ -64,25 +64,15 @@ def as_problem(
     S = k.shape[2]
     real = computation_dtype(q.dtype)
 
-    mask_array = None
-    if mask is not None:
-        mask_array = as_array(mask, "mask")
-        if mask_array.dtype != np.bool_:
-            raise DTypeError(
-                f"mask must be bool, True where a source may be seen, got {mask_array.dtype.name}; "
-                "pass numbers that are added to the scores as bias="
-            )
-        mask_array = _per_score(mask_array, "mask", batched, (B, H, T, S))
-    bias_array = None
-    if bias is not None:
-        bias_array = _per_score(as_float_array(bias, "bias"), "bias", batched, (B, H, T, S))
+    mask_array = None if mask is None else as_mask(mask, batched, (B, H, T, S))
+    bias_array = None if bias is None else as_bias(bias, batched, (B, H, T, S))
     sinks_array = None
     if sinks is not None:
         sinks_array = as_sinks(sinks, H)
     if score_mod is not None and not callable(score_mod):
         raise ParameterError(
-            "score_mod must be a function (score, b, h, t, s, *score_args) -> score, or an installed "
-            f"name, got {type(score_mod).__name__}"
+            "score_mod must be a function (score, b, h, t, s, *score_args) -> score, "
+            f"or an installed name, got {type(score_mod).__name__}"
         )
     if not isinstance(score_args, tuple):
         raise ParameterError(f"score_args must be a tuple, got {type(score_args).__name__}")
@@ -113,6 +103,24 @@ def as_problem(
     return problem, batched
 
 
+def as_mask(
+    mask: object, batched: bool, shape: tuple[int, ...], heads: str = "H"
+) -> NDArray[np.bool_]:
+    """Check a mask and broadcast it, without a copy, to (B, H, T, S)."""
+    array = as_array(mask, "mask")
+    if array.dtype != np.bool_:
+        raise DTypeError(
+            f"mask must be bool, True where a source may be seen, got {array.dtype.name}; "
+            "pass numbers that are added to the scores as bias="
+        )
+    return _per_score(array, "mask", batched, shape, heads)
+
+
+def as_bias(bias: object, batched: bool, shape: tuple[int, ...], heads: str = "H") -> Array:
+    """Check a bias and broadcast it, without a copy, to (B, H, T, S)."""
+    return _per_score(as_float_array(bias, "bias"), "bias", batched, shape, heads)
+
+
 def as_sinks(sinks: object, H: int) -> Array:
     """Check sinks: floats, one for each query head."""
     array = as_float_array(sinks, "sinks")
@@ -121,7 +129,7 @@ def as_sinks(sinks: object, H: int) -> Array:
     return array
 
 
-def _canonical(array: Array, name: str, batched: bool, layout: str, letters: str) -> Array:
+def canonical(array: Array, name: str, batched: bool, layout: str, letters: str) -> Array:
     """View ``array`` in the axis order of ``letters``, with a B axis."""
     given = letters if layout == "BHTD" else letters[0] + letters[2] + letters[1] + letters[3]
     require_rank(array, name, batched, given)
@@ -152,10 +160,10 @@ def _check_sizes(query: Array, key: Array, value: Array | None) -> None:
         raise ShapeError("value must have E of at least 1, got E=0")
 
 
-def _per_score(array: Array, name: str, batched: bool, shape: tuple[int, ...]) -> Array:
+def _per_score(array: Array, name: str, batched: bool, shape: tuple[int, ...], heads: str) -> Array:
     """Broadcast a mask or bias, without a copy, to (B, H, T, S)."""
     target = shape if batched else shape[1:]
-    letters = "(B, H, T, S)" if batched else "(H, T, S)"
+    letters = f"({'B, ' if batched else ''}{heads}, T, S)"
     try:
         wide = np.broadcast_to(array, target)
     except ValueError as error:

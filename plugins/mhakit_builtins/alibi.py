@@ -65,8 +65,8 @@ def alibi(
     Examples
     --------
     >>> function, (slopes,) = alibi(2, np.dtype(np.float64))
-    >>> function(1.0, 0, 0, 5, 3, slopes), slopes[0]
-    (0.875, np.float64(0.0625))
+    >>> float(function(1.0, 0, 0, 5, 3, slopes)), float(slopes[0])
+    (0.875, 0.0625)
     """
     values = np.asarray(slopes_of(num_heads) if slopes is None else slopes, dtype)
     if values.shape != (num_heads,):

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from mhakit.errors import ParameterError
 from mhakit.plugin_api import (
     Array,
     HeadMixing,
@@ -58,6 +59,19 @@ class TalkingHeads(HeadMixing):
     def __init__(self, scores: bool = True, weights: bool = True) -> None:
         self.scores = scores
         self.weights = weights
+
+    def validate(self, shape: MixingShape) -> None:
+        """Refuse unequal counts of heads on both sides of a mix that is not there."""
+        counts = {
+            "scores": (shape.score_heads, shape.softmax_heads),
+            "weights": (shape.softmax_heads, shape.value_heads),
+        }
+        for name, (before, after) in counts.items():
+            if not getattr(self, name) and before != after:
+                raise ParameterError(
+                    f"heads must be as many before as after {name} where {name}=False, "
+                    f"got {before} and {after}; leave {name}=True"
+                )
 
     def parameters(self, shape: MixingShape) -> dict[str, ParameterSpec]:
         """Return ``score_projection`` (h_k, h) and ``weight_projection`` (h, h_v)."""
