@@ -18,8 +18,11 @@ from mhakit.plugin_api import (
 )
 from mhakit.testing import LAWS, ConformanceError, check_combination
 from mhakit_builtins.average import Average
+from mhakit_builtins.bilinear import Bilinear
 from mhakit_builtins.drop_head import DropHead
+from mhakit_builtins.gated import GatedElements, GatedHeads
 from mhakit_builtins.head_mask import HeadMask
+from mhakit_builtins.head_norm import HeadNorm
 from mhakit_builtins.max import Max
 from mhakit_builtins.mixture_of_heads import MixtureOfHeads
 
@@ -29,7 +32,24 @@ def test_every_installed_combination_keeps_every_law_on_every_backend(name):
     check_combination(name)
 
 
-@pytest.mark.parametrize("strategy", [DropHead(0.5), MixtureOfHeads(1, 1), Average(bias=False)])
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        DropHead(0.5),
+        DropHead(0.95),
+        MixtureOfHeads(shared_heads=1, top_k=1),
+        MixtureOfHeads(shared_heads=0, top_k=2),
+        MixtureOfHeads(shared_heads=4, top_k=0),
+        Average(bias=False),
+        Bilinear(rank=2, bias=False),
+        GatedHeads(gate_bias=4, bias=False),
+        GatedElements(gate_bias=4),
+        HeadMask((1, 0, 0.5, 1)),
+        HeadMask((0, 0, 0, 0)),
+        HeadNorm(eps=0.01),
+    ],
+    ids=lambda strategy: strategy.name,
+)
 def test_combinations_of_other_options_keep_every_law(strategy):
     check_combination(strategy, seed=3)
 
