@@ -237,6 +237,9 @@ def test_info_tells_versions_threads_and_why_a_backend_is_missing():
     assert "backend cpu        available" in out
     assert reason is None or reason in out
     assert f"{told['vector_bytes']} bytes" in out
+    assert told["score_mods"]["alibi(slopes=None)"] == f"mhakit {mhakit.__version__}"
+    assert re.search(r"^score mods  +alibi\(slopes=None\), distance_decay", out, re.MULTILINE)
+    assert re.search(r"^mixings  .*talking_heads", out, re.MULTILINE)
 
 
 def test_the_version_is_printed():

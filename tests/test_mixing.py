@@ -251,6 +251,24 @@ def test_a_mixing_that_reads_other_sources_is_caught_leaking(backend):
 
 
 @pytest.mark.parametrize("rule", HIDING)
+def test_a_mixing_is_handed_nothing_of_what_no_head_may_see(rule, backend):
+    (query, key, value), _ = inputs(np.float32, heads=(6, 6, 6))
+    keywords, seen = visibility(rule, 6)
+    hidden = ~seen.any(axis=1)
+    given = []
+
+    class Recorder(Idle):
+        def mix_scores(self, scores, parameters, **_):
+            given.append(scores.copy())
+            return scores
+
+    key[:, :, -1] = np.nan
+    mhakit.mixed_attention(query, key, value, Recorder, **keywords, backend=backend)
+    assert not given[0][np.broadcast_to(hidden[:, None], given[0].shape)].any()
+    assert np.isnan(given[0][..., -1]).any() == (~hidden[..., -1]).any()
+
+
+@pytest.mark.parametrize("rule", HIDING)
 def test_a_host_that_hides_nothing_is_caught_leaking(rule, monkeypatch):
     _, learned = inputs(np.float32)
     monkeypatch.setattr("mhakit.api.mixing.hidden_from_heads", lambda call: None)

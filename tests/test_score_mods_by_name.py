@@ -150,7 +150,8 @@ def test_a_name_works_in_everything_that_takes_a_score_mod():
         ("attention_weights", (query, key)),
     ):
         allowed, *_ = budget(name, *arrays, score_mod="alibi")
-        assert_within(getattr(mhakit, name)(*arrays, score_mod="alibi"), allowed, name)
+        function = getattr(mhakit, name)
+        assert_within(function(*arrays, score_mod="alibi", backend="reference"), allowed, name)
     assert mhakit.explain(query, key, value, score_mod="alibi").backend == "cpu"
     layer = mhakit.MultiHeadAttention(16, 4, rng=0)
     x = np.ones((3, 16), np.float32) * np.arange(3, dtype=np.float32)[:, None]

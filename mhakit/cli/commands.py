@@ -143,7 +143,7 @@ def combinations(model_width: int, num_heads: int, head_width: int | None, as_js
 @command.command()
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def info(as_json: bool) -> None:
-    """Tell versions, threads, vector width and backends: what a bug report needs."""
+    """Tell versions, threads, backends, score mods and mixings: what a bug report needs."""
     told = facts.machine_facts()
     if as_json:
         click.echo(json.dumps(told, ensure_ascii=False))

@@ -232,6 +232,8 @@ def show_info(told: dict[str, Any]) -> None:
         if name == "vector_bytes":
             value = f"{value} bytes, {8 * value} bits"
             name = "vector width"
+        if name in ("score_mods", "mixings"):
+            value = ", ".join(value)
         if name != "backends":
             table.add_row(name.replace("_", " "), Text(str(value)))
     for name, reason in told["backends"].items():

@@ -55,10 +55,7 @@ class InstalledScoreMod:
         >>> [mod.options for mod in installed_score_mods() if mod.name == "alibi"]
         ['slopes=None']
         """
-        parameters = list(inspect.signature(self.factory).parameters.values())[2:]
-        return ", ".join(
-            str(parameter.replace(annotation=parameter.empty)) for parameter in parameters
-        )
+        return _options(self.factory)
 
     def __repr__(self) -> str:
         return (
@@ -114,18 +111,17 @@ def make_score_mod(
     >>> score_args
     (np.float32(30.0),)
     """
-    record = _record(names.find(SCORE_MOD, name))
-    try:
-        inspect.signature(record.factory).bind(num_heads, dtype, *options)
-    except TypeError as error:
-        raise ParameterError(
-            f"score_args of {name!r} must be ({record.options}), got {len(options)} of them"
-        ) from error
+    factory = names.find(SCORE_MOD, name).offer.thing
     try:
         hash(options)
     except TypeError:  # arrays among them
-        return _make(name, record.factory, num_heads, dtype, options)
-    return _made(name, record.factory, num_heads, dtype, options)
+        return _make(name, factory, num_heads, dtype, options)
+    return _made(name, factory, num_heads, dtype, options)
+
+
+def _options(factory: ScoreModFactory) -> str:
+    parameters = list(inspect.signature(factory).parameters.values())[2:]
+    return ", ".join(str(parameter.replace(annotation=parameter.empty)) for parameter in parameters)
 
 
 def _record(claim: names.Claim) -> InstalledScoreMod:
@@ -143,6 +139,12 @@ def _make(
     dtype: np.dtype[Any],
     options: tuple[Any, ...],
 ) -> ScoreMod:
+    try:
+        inspect.signature(factory).bind(num_heads, dtype, *options)
+    except TypeError as error:
+        raise ParameterError(
+            f"score_args of {name!r} must be ({_options(factory)}), got {len(options)} of them"
+        ) from error
     try:
         made: Any = factory(num_heads, dtype, *options)
     except MhakitError:
