@@ -2,6 +2,9 @@
 
 import numpy as np
 
+from asv_benchmarks.numpy_forms import FORMS
+from asv_benchmarks.peers import interleaved
+
 H, E, T = 12, 64, 512
 M = H * E
 
@@ -13,14 +16,30 @@ def names() -> list[str]:
     return [record.name for record in mhakit.combinations()]
 
 
-def numpy_form(name, heads, parameters):
-    """Return the same arithmetic in NumPy's best form, or None where none is written down."""
-    if name == "concat_project":
-        side_by_side = np.ascontiguousarray(heads.swapaxes(1, 2)).reshape(1, T, M)
-        return lambda: side_by_side @ parameters["weight"] + parameters["bias"]
-    if name == "average":
-        return lambda: heads.mean(axis=1) @ parameters["weight"] + parameters["bias"]
-    return None
+def calls(combination):
+    """Return mhakit's call and NumPy's, or None where no form is written down; both agree."""
+    import mhakit
+
+    rng = np.random.default_rng(0)
+    layer = mhakit.MultiHeadAttention(M, H, combine=combination, rng=0)
+    heads = rng.standard_normal((1, T, H, E)).astype(np.float32)
+    hidden = rng.standard_normal((1, T, M)).astype(np.float32)
+    learned = layer.parameters()
+    parameters = {n.split(".", 1)[1]: v for n, v in learned.items() if n.startswith("combine.")}
+    as_attention_writes_them = heads.swapaxes(1, 2)
+
+    def mine():
+        return mhakit.combine(
+            as_attention_writes_them, combination, parameters, hidden_states=hidden
+        )
+
+    def numpys():
+        return FORMS[combination](heads, hidden, parameters)
+
+    if combination not in FORMS:
+        return mine, None
+    np.testing.assert_allclose(numpys(), mine(), atol=1e-4)
+    return mine, numpys
 
 
 class Combine:
@@ -30,22 +49,26 @@ class Combine:
     param_names = ("combination", "who")
 
     def setup(self, combination, who):
-        import mhakit
-
-        rng = np.random.default_rng(0)
-        layer = mhakit.MultiHeadAttention(M, H, combine=combination, rng=0)
-        heads = rng.standard_normal((1, T, H, E)).astype(np.float32).swapaxes(1, 2)
-        hidden = rng.standard_normal((1, T, M)).astype(np.float32)
-        learned = layer.parameters()
-        parameters = {n.split(".", 1)[1]: v for n, v in learned.items() if n.startswith("combine.")}
-
-        def mine():
-            return mhakit.combine(heads, combination, parameters, hidden_states=hidden)
-
-        self.call = mine if who == "mhakit" else numpy_form(combination, heads, parameters)
+        mine, numpys = calls(combination)
+        self.call = mine if who == "mhakit" else numpys
         if self.call is None:
             raise NotImplementedError("no form of NumPy's is written down")  # how asv skips a row
-        np.testing.assert_allclose(self.call(), mine(), atol=1e-4)
 
     def time_combine(self, combination, who):
         self.call()
+
+
+class OverNumpy:
+    """How many times as long as NumPy's best form does each combination take?"""
+
+    params = (names(),)
+    param_names = ("combination",)
+    unit = "ratio"
+
+    def setup(self, combination):
+        self.mine, self.numpys = calls(combination)
+        if self.numpys is None:
+            raise NotImplementedError("no form of NumPy's is written down")  # how asv skips a row
+
+    def track_over_numpy(self, combination):
+        return interleaved(self.mine, self.numpys, repeats=15)
