@@ -50,8 +50,7 @@ class Bilinear(HeadCombination):
     Notes
     -----
     It is of the second degree: heads twice as large give four times the Y, the heads negated give
-    the same Y, and near 0 hardly anything passes. The paper adds the first degree by appending 1 to
-    C; here it is not.
+    the same Y, and near 0 hardly anything passes. There is no term of the first degree beside it.
 
     References
     ----------

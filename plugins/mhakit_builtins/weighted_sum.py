@@ -36,8 +36,8 @@ class WeightedSum(Projecting):
 
     Notes
     -----
-    In the paper every head goes through a projection and a feed-forward network of its own after
-    it is scaled by its learned share; here all share one W, so that it stays a combination. As
+    In the paper every head has a projection and a feed-forward network of its own, and is weighed
+    before and after the latter; here all share one W, so that it stays a combination. As
     ``average``, it is no drop-in for heads that were trained with ``concat_project``, and W has
     rank E at most.
 
