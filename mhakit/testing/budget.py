@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from mhakit.api.arguments import as_problem
 from mhakit.backends import reference
 from mhakit.backends.reference import Arithmetic
 from mhakit.problem import computation_dtype
-from mhakit.validation import as_indices, as_problem
+from mhakit.validation import as_indices
 
 __all__ = ["Budget", "assert_within", "budget"]
 
