@@ -16,8 +16,8 @@ def names() -> list[str]:
     return [record.name for record in mhakit.combinations()]
 
 
-def calls(combination):
-    """Return mhakit's call and NumPy's, or None where no form is written down; both agree."""
+def case(combination):
+    """Return heads (1, T, H, E), hidden states, and the parameters that a layer begins with."""
     import mhakit
 
     rng = np.random.default_rng(0)
@@ -26,6 +26,14 @@ def calls(combination):
     hidden = rng.standard_normal((1, T, M)).astype(np.float32)
     learned = layer.parameters()
     parameters = {n.split(".", 1)[1]: v for n, v in learned.items() if n.startswith("combine.")}
+    return heads, hidden, parameters
+
+
+def calls(combination):
+    """Return mhakit's call and NumPy's, or None where no form is written down; both agree."""
+    import mhakit
+
+    heads, hidden, parameters = case(combination)
     as_attention_writes_them = heads.swapaxes(1, 2)
 
     def mine():
@@ -72,3 +80,24 @@ class OverNumpy:
 
     def track_over_numpy(self, combination):
         return interleaved(self.mine, self.numpys, repeats=15)
+
+
+class Gradient:
+    """How long does each combination take forward and backward?"""
+
+    params = (names(),)
+    param_names = ("combination",)
+
+    def setup(self, combination):
+        heads, self.hidden, self.parameters = case(combination)
+        self.heads = heads.swapaxes(1, 2)
+        self.d_output = self.hidden[:, ::-1].copy()
+        self.time_combine_vjp(combination)
+
+    def time_combine_vjp(self, combination):
+        import mhakit
+
+        _, pullback = mhakit.combine_vjp(
+            self.heads, combination, self.parameters, hidden_states=self.hidden
+        )
+        pullback(self.d_output)
