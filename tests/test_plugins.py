@@ -20,6 +20,17 @@ print(mhakit.combine(heads, "peak", learned).tolist())
 print([(r.name, r.distribution, r.version) for r in mhakit.combinations()])
 print(mhakit.MultiHeadAttention(4, 2, combine="peak", rng=0))
 """
+RUN_BENCHMARKS = """
+from benchmarks import bench_combine
+bench = bench_combine.Combine()
+bench.setup("peak", "mhakit")
+bench.time_combine("peak", "mhakit")
+print("Combine")
+bench = bench_combine.Gradient()
+bench.setup("peak")
+bench.time_combine_vjp("peak")
+print("Gradient")
+"""
 
 
 def run(arguments, *folders, expect=0):
@@ -65,14 +76,27 @@ def test_a_plugin_that_is_not_installed_is_not_known():
     assert "CombinationNotFound: combination must be an installed name, got 'peak'" in told
 
 
-@pytest.mark.parametrize("name", ["mhakit-peak", "mhakit-dcmha"])
-def test_a_plugin_passes_its_own_tests(name, tmp_path):
-    folder = install(PLUGINS / name, tmp_path / "installed")
-    tests = shutil.copytree(PLUGINS / name / "tests", tmp_path / "tests")
+@pytest.fixture(params=["mhakit-peak", "mhakit-dcmha", "new-plugin"])
+def project(request, tmp_path):
+    """Each distribution here, and the one that `mhakit new-plugin` writes."""
+    if request.param != "new-plugin":
+        return PLUGINS / request.param
+    run(["-m", "mhakit.cli", "new-plugin", "mhakit-loud", "--directory", tmp_path])
+    return tmp_path / "mhakit-loud"
+
+
+def test_a_plugin_passes_its_own_tests(project, tmp_path):
+    folder = install(project, tmp_path / "installed")
+    tests = shutil.copytree(project / "tests", tmp_path / "tests")
     told = run(
         ["-m", "pytest", "-q", "-p", "no:cacheprovider", f"--rootdir={tmp_path}", tests], folder
     )
     assert re.search(r"^\d+ passed", told, re.MULTILINE)
+
+
+def test_the_benchmarks_of_a_plugin_run(peak):
+    told = run(["-c", RUN_BENCHMARKS], peak, PLUGINS / "mhakit-peak")
+    assert told.split() == ["Combine", "Gradient"]
 
 
 def test_two_installed_plugins_of_one_name_are_both_named_and_the_rest_works(peak, tmp_path):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shlex
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import IO, Any
 
 import click
@@ -149,6 +151,30 @@ def info(as_json: bool) -> None:
         click.echo(json.dumps(told, ensure_ascii=False))
     else:
         views.show_info(told)
+
+
+@command.command("new-plugin")
+@click.argument("name")
+@click.option(
+    "--description",
+    default="each head scaled by a learned number",
+    metavar="TEXT",
+    help="What it does, in half a sentence.",
+)
+@click.option("--author", metavar="NAME", help="Who holds the copyright.")
+@click.option("--directory", default=".", metavar="DIR", help="Where the folder goes; here.")
+def new_plugin(name: str, description: str, author: str | None, directory: str) -> None:
+    """Write the distribution of a new combination, ready to install and test.
+
+    NAME is what pip will install, such as mhakit-loud; the combination is then called loud. It
+    works as it is: each head is scaled by a learned number. Put your own formula in its place.
+    """
+    from mhakit.cli import scaffold
+
+    folder = scaffold.write_plugin(scaffold.names_of(name), Path(directory), description, author)
+    shown = shlex.quote(str(folder))
+    click.echo(f"mhakit: wrote {folder}", err=True)
+    click.echo(f'pip install -e {shown}"[test]" && pytest {shown}')
 
 
 def _chosen(name: str, given: Sequence[Sequence[int]], count: int) -> tuple[int, ...]:
