@@ -124,10 +124,10 @@ def test_another_combination_is_held_against_the_trained_one():
         assert after["heads"] == before["heads"]  # heads are always the trained network's
         assert after["combined"]["trained"] == before["combined"]
         assert after["combined"]["combination"] == "average"
-        assert after["combined"]["fresh_parameters"] == ["weight"]
+        assert after["combined"]["fresh_parameters"] == ["combine.weight"]
         assert abs(after["combined"]["mean_cosine_with_trained"]) < 0.5
     out, _ = run("heads", CAT, "--layer", "0", "--combine", "average")
-    assert "combined by average (weight new, seed 0): norm " in out
+    assert "combined by average (combine.weight new, seed 0): norm " in out
     assert "trained (concat_project): norm 2.93, 0.33 of the input's; cosine with it -0." in out
 
 

@@ -13,8 +13,8 @@ from mhakit.api.combining import combine_by
 from mhakit.api.parameters import Rng
 from mhakit.api.stepping import attention_weights
 from mhakit.errors import ShapeError
-from mhakit.layer.learned import LearnedLayer
 from mhakit.layer.projections import as_input, as_source
+from mhakit.layer.saving import SavedLayer
 from mhakit.validation import as_float_array
 
 __all__ = ["AttentionKeywords", "MultiHeadAttention"]
@@ -39,7 +39,7 @@ class AttentionKeywords(TypedDict, total=False):
     backend: str | None
 
 
-class MultiHeadAttention(LearnedLayer):
+class MultiHeadAttention(SavedLayer):
     """Multi-head attention with learned weights: project, attend, combine the heads.
 
     Parameters
@@ -98,7 +98,7 @@ class MultiHeadAttention(LearnedLayer):
     >>> layer.heads(x).shape, layer(x).shape
     ((2, 4, 5, 4), (2, 5, 16))
     >>> layer.combine_with("average", rng=0)
-    ('weight',)
+    ('combine.weight',)
     >>> layer(x).shape
     (2, 5, 16)
     """
