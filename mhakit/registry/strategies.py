@@ -201,9 +201,15 @@ def _records(kind: Kind) -> list[tuple[Any, ...]]:
     ]
 
 
+_kept: set[type[Any]] = set()
+"""Classes of objects that were found to keep the rules."""
+
+
 def _resolve(given: object, kind: Kind, base: type[Any]) -> Any:
     if isinstance(given, base):
-        check_class(type(given), kind.noun)
+        if type(given) not in _kept:  # in each forward pass the same few classes
+            check_class(type(given), kind.noun)
+            _kept.add(type(given))
         return given
     if isinstance(given, str):
         cls = names.find(kind, given).offer.thing
