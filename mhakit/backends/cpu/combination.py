@@ -40,16 +40,31 @@ def combine_heads(heads: Array, plan: CombinationPlan, out: Array) -> Array:
     unweighted = plan.head_weights is None and plan.groups == H
     combined = _side_by_side(wide) if unweighted else None
     if combined is None:
-        inner = (B * T, plan.groups * E)
+        inner = plan.groups * E
         direct = plan.weight is None and out.dtype == real and out.flags.c_contiguous
-        combined = out.reshape(inner) if direct else np.empty(inner, real)
-        weigh_groups(wide, plan, combined)
+        if direct:
+            room = out.reshape(B * T, inner)
+        else:  # one column more, for the bias
+            room = np.empty((B * T, inner + _bias_rides(plan, B * T, inner)), real)
+        weigh_groups(wide, plan, room)
+        combined = room
     _project(combined, plan, real, out)
-    return combined
+    return combined[:, : plan.groups * E]
+
+
+def _bias_rides(plan: CombinationPlan, rows: int, inner: int) -> bool:
+    """Whether the bias is one more row of the weight, which spares a pass over the output.
+
+    The weight is copied for it, so it must be smaller than what it spares.
+    """
+    return plan.weight is not None and plan.bias is not None and 2 * inner < rows
 
 
 def weigh_groups(heads: Array, plan: CombinationPlan, combined: Array) -> None:
-    """Write the weighted and reduced heads to ``combined``, (B * T, groups * E), of one dtype."""
+    """Write the weighted and reduced heads to ``combined``, (B * T, groups * E or one more).
+
+    A column more is set to 1.
+    """
     _, H, T, E = heads.shape
     factors = np.asarray(1 if plan.head_weights is None else plan.head_weights, combined.dtype)
     line, place = flat(heads, (heads.itemsize,))
@@ -62,6 +77,7 @@ def weigh_groups(heads: Array, plan: CombinationPlan, combined: Array) -> None:
         H // plan.groups,
         T,
         E,
+        plan.groups,
         plan.reduce == "max",
         combined,
         work=NANOSECONDS_PER_NUMBER * heads.size,
@@ -83,10 +99,13 @@ def _project(combined: Array, plan: CombinationPlan, real: np.dtype[Any], out: A
     """Write ``combined @ weight + bias`` to ``out``; one product, one rounding."""
     M = out.shape[2]
     rows = out.reshape(-1, M) if out.dtype == real and out.flags.c_contiguous else None
-    if plan.weight is not None:
-        combined = np.matmul(combined, plan.weight.astype(real, copy=False), out=rows)
-    if plan.bias is not None:
-        combined = np.add(combined, plan.bias.astype(real, copy=False), out=rows)
+    weight, bias = plan.weight, plan.bias
+    if weight is not None and bias is not None and combined.shape[1] > weight.shape[0]:
+        weight, bias = np.concatenate((weight, bias[None]), dtype=real), None
+    if weight is not None:
+        combined = np.matmul(combined, weight.astype(real, copy=False), out=rows)
+    if bias is not None:
+        combined = np.add(combined, bias.astype(real, copy=False), out=rows)
     if not np.may_share_memory(combined, out):
         out[...] = combined.reshape(out.shape)
 
@@ -192,8 +211,10 @@ def _max_head_by_element(line, to, heads, at, factors, factor_at, E, first):
 
 
 @kernel
-def _weigh_rows(heads, place, factors, factor_place, share, T, E, largest, combined):
+def _weigh_rows(heads, place, factors, factor_place, share, T, E, groups, largest, combined):
     """Write each group of ``share`` heads, weighted and reduced, to ``combined`` (B*T, groups*E).
+
+    Where that has a column more it is set to 1.
 
     ``heads`` and ``factors`` are lines of numbers, their places (start, b, h, t, e); one step
     along e is 1 number, for factors also 0.
@@ -204,7 +225,9 @@ def _weigh_rows(heads, place, factors, factor_place, share, T, E, largest, combi
         b = row // T
         t = row - b * T
         line = combined[row]
-        for group in range(line.size // E):
+        if line.size > groups * E:
+            line[line.size - 1] = 1
+        for group in range(groups):
             to = np.uint64(group * E)
             fours = 0 if factor_e or largest else share // 4
             for four in range(fours):
