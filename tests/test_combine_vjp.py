@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import mhakit
+from mhakit.backends.cpu import launch
 from mhakit.errors import BackendUnavailable, DTypeError, ParameterError, PluginError, ShapeError
 from mhakit.plugin_api import CombinationPlan, HeadCombination, ParameterSpec
 
@@ -109,18 +110,22 @@ def test_a_plan_of_parameters_needs_no_code_to_be_differentiated(backend, shape,
     assert_gradients(strategy, draw(B, H, T, E), strategy.learned(), backend)
 
 
-@pytest.mark.parametrize("form", ["serial", "parallel"], indirect=True)
-@pytest.mark.parametrize("shape", ["by head", "by word", "by head and channel"])
-def test_both_forms_of_the_kernel_give_the_same_bits(form, shape):
-    strategy = Factors(SHAPES[shape], 2)
-    gradients = [
-        mhakit.combine_vjp(z, strategy, strategy.learned())[1](draw(B, T, M, seed=4))
-        for z in (draw(B, H, T, E), draw(B, T, H, E).swapaxes(1, 2)[...], draw(B, H, T, E))
-    ]
-    np.testing.assert_array_equal(gradients[0].heads, gradients[2].heads)
-    np.testing.assert_array_equal(
-        gradients[0].parameters["factors"], gradients[2].parameters["factors"]
-    )
+@pytest.mark.parametrize("reduce", ["sum", "max"])
+@pytest.mark.parametrize("real", [np.float32, np.float64])
+@pytest.mark.parametrize("shape", ["by head", "by word", "by head and channel", "by element"])
+def test_both_forms_of_the_kernel_give_the_same_bits(monkeypatch, shape, real, reduce):
+    wide = 45  # numbers of a head: several registers of them, and some over
+    sizes = tuple(wide if n == E else n for n in SHAPES[shape])
+    strategy, heads = Factors(sizes, 2, reduce, False), draw(B, H, T, wide, dtype=real)
+    learned = {"factors": draw(*sizes, seed=3)}
+    results = []
+    for limit in (0, float("inf")):
+        monkeypatch.setattr(launch, "SERIAL_BELOW", limit)
+        _, pullback = mhakit.combine_vjp(heads, strategy, learned)
+        results.append(pullback(draw(B, T, 2 * wide, seed=4)))
+    parallel, serial = results
+    np.testing.assert_array_equal(parallel.heads, serial.heads)
+    np.testing.assert_array_equal(parallel.parameters["factors"], serial.parameters["factors"])
 
 
 def test_without_a_projection_the_gradient_is_memory_of_its_own(backend):

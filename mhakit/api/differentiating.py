@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mhakit import backends, registry
+from mhakit.api.answering import GradientAnswer
 from mhakit.api.asking import Question, as_heads, ask, read_only
 from mhakit.api.parameters import Rng, speaking
 from mhakit.api.planning import as_plan, output_shape, run_forward
@@ -236,7 +237,7 @@ def _through_plan(
             hidden_states=question.hidden_states,
             training=question.training,
         )
-    answer = _Answer(question, "plan_vjp", result)
+    answer = GradientAnswer(question, "plan_vjp", result)
     for name in answer.given:
         if name in gradients:
             raise answer.must(
@@ -263,68 +264,12 @@ def _backward(question: Question, residuals: object, dY: Array) -> _Parts:
                 f"combination {strategy.name!r} must define backward to be differentiated, "
                 "got forward alone"
             ) from error
-    answer = _Answer(question, "backward", result)
+    answer = GradientAnswer(question, "backward", result)
     dZ = answer.heads(needed=True)
     assert dZ is not None
     return _Parts(
         dZ, answer.hidden(), {name: answer.parameter(name) for name in question.parameters}
     )
-
-
-class _Answer:
-    """The three gradients that a strategy's code returned, held against the rules one by one."""
-
-    def __init__(self, question: Question, verb: str, result: object) -> None:
-        self._question, self._verb = question, verb
-        if not isinstance(result, tuple) or len(result) != 3:
-            got = f"{len(result)} values" if isinstance(result, tuple) else type(result).__name__
-            raise self.must("d_heads, d_hidden_states, d_parameters", got)
-        self._heads, self._hidden, self.given = result
-        if not isinstance(self.given, Mapping):
-            raise self.must("d_parameters as a dict by name", type(self.given).__name__)
-        names = ", ".join(question.parameters) or "none"
-        for name in self.given:
-            if name not in question.parameters:
-                raise self.must(f"gradients of its parameters alone ({names})", repr(name))
-
-    def must(self, rule: str, got: str) -> PluginError:
-        name = self._question.strategy.name
-        return PluginError(f"combination {name!r} must return {rule} from {self._verb}, got {got}")
-
-    def heads(self, *, needed: bool) -> Array | None:
-        """Return d_heads (B, H, T, E), or None where it may be and is missing."""
-        if self._heads is None and not needed:
-            return None
-        shape = self._question.heads.shape
-        return self._array(self._heads, f"d_heads (B, H, T, E) = {shape}", shape)
-
-    def hidden(self) -> Array | None:
-        """Return d_hidden_states (B, T, M), or None where they are not read."""
-        hidden = self._question.hidden_states
-        if hidden is not None:
-            rule = f"d_hidden_states (B, T, M) = {hidden.shape}, as it reads hidden_states,"
-            return self._array(self._hidden, rule, hidden.shape)
-        if self._hidden is not None:
-            raise self.must(
-                "None for d_hidden_states, as uses_hidden_states is False,",
-                type(self._hidden).__name__,
-            )
-        return None
-
-    def parameter(self, name: str) -> Array:
-        """Return the gradient of one parameter, in its shape."""
-        shape = self._question.parameters[name].shape
-        if name not in self.given:
-            raise self.must(f"a gradient of {name!r}, which is no field of its plan,", "none")
-        return self._array(self.given[name], f"a gradient of {name!r} of shape {shape}", shape)
-
-    def _array(self, value: object, rule: str, shape: tuple[int, ...]) -> Array:
-        if value is None:
-            raise self.must(rule, "None")
-        array = np.asarray(value)
-        if array.dtype.kind != "f" or array.shape != shape:
-            raise self.must(rule, f"{array.dtype.name} of shape {array.shape}")
-        return np.array(array, self._question.real)  # what it returned may be its residuals
 
 
 def _locked(array: Array) -> Array:
