@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mhakit import analysis, models, plugin_api, testing
+    from mhakit.analysis import ComparedCombination, Comparison, compare_combinations
     from mhakit.api import (
         CombinationGradients,
         Explanation,
@@ -53,6 +54,8 @@ __all__ = [
     "CheckpointError",
     "CombinationGradients",
     "CombinationNotFound",
+    "ComparedCombination",
+    "Comparison",
     "CompileError",
     "DTypeError",
     "Explanation",
@@ -74,6 +77,7 @@ __all__ = [
     "combinations",
     "combine",
     "combine_vjp",
+    "compare_combinations",
     "explain",
     "merge_attention",
     "mixed_attention",
@@ -88,6 +92,7 @@ __all__ = [
 ]
 
 _RECORDS = ("CombinationGradients", "Explanation")
+_COMPARISON = ("ComparedCombination", "Comparison", "compare_combinations")
 _MODULES = ("analysis", "models", "plugin_api", "testing")
 
 
@@ -98,6 +103,8 @@ def __getattr__(name: str) -> Any:
         return import_module(f"mhakit.{name}")
     if name == "MultiHeadAttention":
         home = "mhakit.layer"
+    elif name in _COMPARISON:
+        home = "mhakit.analysis"
     else:
         home = "mhakit.errors" if name[0].isupper() and name not in _RECORDS else "mhakit.api"
     globals()[name] = value = getattr(import_module(home), name)

@@ -153,6 +153,45 @@ def info(as_json: bool) -> None:
         views.show_info(told)
 
 
+@command.command()
+@click.option("--layer", "layers", type=Numbers(), multiple=True, help="From 0; the middle one.")
+@click.option("--combine", "names", metavar="NAME", multiple=True, help="Only these.")
+@click.option("--text", metavar="FILE", help="Sentences, one a line; default: the sample's own.")
+@click.option("--model", metavar="DIR", help="A BERT checkpoint; default: the embedded sample.")
+@click.option("--steps", type=click.IntRange(1), default=50, show_default=True, help="At most.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the split.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON, layer by layer.")
+def compare(
+    layers: tuple[tuple[int, ...], ...],
+    names: tuple[str, ...],
+    text: str | None,
+    model: str | None,
+    steps: int,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Compare ways of combining on the frozen heads of a real encoder.
+
+    Each is refitted to give what the layer gives, and measured on sentences that were held out:
+    its parameters, work, output rank and time, and how much of the layer's output it recovers. A
+    layer takes about half a minute; over several, the mean is shown.
+    """
+    from mhakit import api, models, registry
+    from mhakit.cli import probe
+
+    chosen = names or tuple(record.name for record in api.combinations())
+    for name in chosen:
+        registry.resolve(name)  # an unknown name is told before anything is computed
+    sentences = models.read_sentences(text)
+    encoder = models.load(model)
+    at = _chosen("layer", layers or ((encoder.config.num_layers // 2,),), encoder.config.num_layers)
+    told = probe.probe(encoder, model, sentences, at, chosen, steps, seed, views.progress)
+    if as_json:
+        click.echo(json.dumps(told.to_dict(), ensure_ascii=False, allow_nan=False))
+    else:
+        views.show_probe(told)
+
+
 @command.command("new-plugin")
 @click.argument("name")
 @click.option(
