@@ -29,7 +29,7 @@ class Probe:
     comparisons: tuple[Comparison, ...]
 
     def means(self) -> list[ComparedCombination]:
-        """Return a row for each combination, the mean over the layers, best first."""
+        """Return a row for each combination, best first: the layers' mean, their largest steps."""
         rows = []
         for of_layers in zip(*self.comparisons, strict=True):
             missing = next((row for row in of_layers if row.recovered is None), None)
@@ -37,8 +37,12 @@ class Probe:
                 rows.append(missing)
                 continue
             fields = ("recovered", "recovered_fitted", "microseconds")
-            mean = {f: float(np.mean([getattr(row, f) for row in of_layers])) for f in fields}
-            rows.append(replace(of_layers[0], **mean))
+            mean: dict[str, Any] = {
+                field: float(np.mean([getattr(row, field) for row in of_layers]))
+                for field in fields
+            }
+            steps = max(row.steps for row in of_layers)
+            rows.append(replace(of_layers[0], steps=steps, **mean))
         return sorted(rows, key=lambda row: -np.inf if row.recovered is None else -row.recovered)
 
     def to_dict(self) -> dict[str, Any]:

@@ -252,7 +252,7 @@ def show_probe(probe: Probe) -> None:
     console.print(Text(f"{name}, {mean}, {_count(probe.sentences, 'sentence')}", style="bold"))
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("combination", overflow="fold")
-    for title in ("recovered", "fitted", "parameters", "rank", "kFLOPs", "µs"):
+    for title in ("recovered", "fitted", "parameters", "rank", "kFLOPs", "µs", "steps"):
         table.add_column(title, justify="right")
     rows = probe.means()
     for row in rows:
@@ -265,6 +265,7 @@ def show_probe(probe: Probe) -> None:
                 str(row.output_rank),
                 f"{(row.flops or 0) / 1000:,.0f}",
                 f"{row.microseconds:.2f}",
+                str(row.steps),
             )
     console.print(table)
     for row in rows:
@@ -274,7 +275,8 @@ def show_probe(probe: Probe) -> None:
         Text(
             "recovered: the share of the variance of the layer's own output on held-out words; "
             "fitted: on those it was fitted to, and where that is much more, they were too few "
-            "(--text FILE brings more). Operations and time are a word's."
+            "(--text FILE brings more). Operations and time are a word's. Steps of gradient: 0 is "
+            "least squares alone; who took all that were allowed may gain by more (--steps)."
         )
     )
     console.print(Text(probe.comparisons[0].note, style="italic"))
