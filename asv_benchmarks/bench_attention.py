@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from asv_benchmarks.peers import draw, installed, interleaved, prepare
+from asv_benchmarks.peers import draw, installed, prepare
 from mhakit.testing import Sizes, budget
+from mhakit.testing.benchmarks import interleaved
 
 SHAPES = {
     "dense 1x12x512x64": (Sizes(1, 12, 12, 512, 512, 64, 64), {}),

@@ -168,16 +168,3 @@ def prepare(peer: str, sizes: Sizes, dtype, keywords) -> Call:
         if torch.get_num_threads() != threads():
             raise AssertionError("torch must use as many threads as mhakit")
     return call
-
-
-def interleaved(first: Call, second: Call, repeats: int = 7) -> float:
-    """Return how many times longer the first takes, by medians of turns taken one by one."""
-    from time import perf_counter
-
-    times: dict[int, list[float]] = {0: [], 1: []}
-    for _ in range(repeats):
-        for i, call in enumerate((first, second)):
-            started = perf_counter()
-            call()
-            times[i].append(perf_counter() - started)
-    return float(np.median(times[0]) / np.median(times[1]))

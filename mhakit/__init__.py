@@ -10,15 +10,22 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mhakit import analysis, models, plugin_api, testing
+    from mhakit.analysis import ComparedCombination, Comparison, compare_combinations
     from mhakit.api import (
+        CombinationGradients,
         Explanation,
         attention,
         attention_scores,
         attention_weights,
         combinations,
         combine,
+        combine_vjp,
         explain,
         merge_attention,
+        mixed_attention,
+        mixing_parameters,
+        mixings,
+        score_mods,
         softmax,
         weighted_sum,
     )
@@ -31,9 +38,11 @@ if TYPE_CHECKING:
         MhakitError,
         MhakitWarning,
         MissingExtra,
+        MixingNotFound,
         OutOfMemory,
         ParameterError,
         PluginError,
+        ScoreModNotFound,
         ShapeError,
     )
     from mhakit.layer import MultiHeadAttention
@@ -43,17 +52,22 @@ __version__ = "0.1.0"
 __all__ = [
     "BackendUnavailable",
     "CheckpointError",
+    "CombinationGradients",
     "CombinationNotFound",
+    "ComparedCombination",
+    "Comparison",
     "CompileError",
     "DTypeError",
     "Explanation",
     "MhakitError",
     "MhakitWarning",
     "MissingExtra",
+    "MixingNotFound",
     "MultiHeadAttention",
     "OutOfMemory",
     "ParameterError",
     "PluginError",
+    "ScoreModNotFound",
     "ShapeError",
     "__version__",
     "analysis",
@@ -62,15 +76,23 @@ __all__ = [
     "attention_weights",
     "combinations",
     "combine",
+    "combine_vjp",
+    "compare_combinations",
     "explain",
     "merge_attention",
+    "mixed_attention",
+    "mixing_parameters",
+    "mixings",
     "models",
     "plugin_api",
+    "score_mods",
     "softmax",
     "testing",
     "weighted_sum",
 ]
 
+_RECORDS = ("CombinationGradients", "Explanation")
+_COMPARISON = ("ComparedCombination", "Comparison", "compare_combinations")
 _MODULES = ("analysis", "models", "plugin_api", "testing")
 
 
@@ -81,8 +103,10 @@ def __getattr__(name: str) -> Any:
         return import_module(f"mhakit.{name}")
     if name == "MultiHeadAttention":
         home = "mhakit.layer"
+    elif name in _COMPARISON:
+        home = "mhakit.analysis"
     else:
-        home = "mhakit.errors" if name[0].isupper() and name != "Explanation" else "mhakit.api"
+        home = "mhakit.errors" if name[0].isupper() and name not in _RECORDS else "mhakit.api"
     globals()[name] = value = getattr(import_module(home), name)
     return value
 

@@ -15,9 +15,11 @@ __all__ = [
     "MhakitError",
     "MhakitWarning",
     "MissingExtra",
+    "MixingNotFound",
     "OutOfMemory",
     "ParameterError",
     "PluginError",
+    "ScoreModNotFound",
     "ShapeError",
 ]
 
@@ -64,6 +66,14 @@ class PluginError(MhakitError, ValueError):
 
 class CombinationNotFound(PluginError, LookupError):
     """No installed plugin offers a combination of that name."""
+
+
+class ScoreModNotFound(PluginError, LookupError):
+    """No installed plugin offers a score modification of that name."""
+
+
+class MixingNotFound(PluginError, LookupError):
+    """No installed plugin offers a mixing of that name."""
 
 
 class MhakitWarning(UserWarning):

@@ -163,6 +163,23 @@ def test_a_plan_weighs_reduces_and_projects(form, factors, groups, reduce, proje
             assert_within_budget(actual, formula, heads, weight, bias)
 
 
+@pytest.mark.parametrize("rows", [2 * E, 2 * E + 1])
+def test_the_bias_is_added_once_where_it_rides_on_the_product_and_where_it_does_not(dtype, rows):
+    heads, parameters = draw(1, H, rows, E, dtype=dtype), learned(E, dtype)
+    parameters["bias"][2] = np.inf
+    assert cpu._bias_rides(CombinationPlan(1, **parameters), rows, E) == (rows > 2 * E)
+    result = mhakit.combine(heads, "average", parameters)
+    assert np.isinf(result[..., 2]).all()
+    parameters["bias"][2] = 0
+    assert_within_budget(
+        mhakit.combine(heads, "average", parameters),
+        lambda z, w, b: (z * (1 / z.dtype.type(H))).sum(axis=1) @ w + b,
+        heads,
+        *parameters.values(),
+    )
+    assert np.isfinite(np.delete(result, 2, axis=-1)).all()
+
+
 @pytest.mark.parametrize("factors", ["by head", "by element"])
 def test_a_head_of_weight_zero_is_left_out_whatever_it_holds(backend, factors):
     heads = draw(B, H, T, E)
@@ -329,6 +346,8 @@ def test_what_the_caller_gives_is_never_written():
 @pytest.mark.parametrize("target", ["heads", "hidden_states", "parameters"])
 def test_a_combination_that_writes_to_what_it_is_given_is_refused(target):
     class Scribbler(Planned):
+        uses_hidden_states = True
+
         def plan(self, heads, parameters, *, hidden_states, training, rng):
             given = {"heads": heads, "hidden_states": hidden_states, "parameters": parameters["a"]}
             given[target][...] = 0

@@ -74,7 +74,8 @@ BAD_KEYWORDS = {
     "softcap inf": ({"softcap": np.inf}, ParameterError, "softcap must be a finite number, got inf"),
     "layout": ({"layout": "TBHD"}, ParameterError, "layout must be 'BHTD' or 'BTHD', got 'TBHD'"),
     "backend": ({"backend": "gpu"}, ParameterError, "backend must be None or one of 'reference', 'cpu', 'cuda', got 'gpu'"),
-    "score_mod": ({"score_mod": "alibi"}, ParameterError, r"score_mod must be a function \(score, b, h, t, s, \*score_args\) -> score, got str"),
+    "score_mod": ({"score_mod": 3}, ParameterError, r"score_mod must be a function \(score, b, h, t, s, \*score_args\) -> score, or an installed name, got int"),
+    "score_mod's name": ({"score_mod": "alibli"}, mhakit.ScoreModNotFound, r"score mod must be an installed name, got 'alibli'; did you mean 'alibi'\?"),
     "score_args": ({"score_mod": abs, "score_args": 3}, ParameterError, "score_args must be a tuple, got int"),
     "score_args alone": ({"score_args": (3,)}, ParameterError, "score_args must come with a score_mod"),
 }  # fmt: skip

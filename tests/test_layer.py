@@ -384,7 +384,7 @@ def test_other_widths_are_spread_by_the_matrix_they_stand_in():
 
 def test_all_parameters_are_of_the_layers_dtype(dtype):
     layer = mhakit.MultiHeadAttention(M, H, dtype=dtype, rng=0)
-    layer.combine_with("average", parameters={"weight": draw(2, M)}, rng=0)
+    layer.combine_with("average", parameters={"combine.weight": draw(2, M)}, rng=0)
     layer.query_weight = draw(H, M, 2)
     assert {view.dtype for view in layer.parameters().values()} == {dtype}
 
@@ -446,7 +446,7 @@ def test_another_combination_keeps_the_heads_and_what_fits():
     layer, x = grouped(), draw(B, T, M)
     layer.set_parameters({"combine.bias": draw(M, seed=6)})
     heads, bias = layer.heads(x), layer.parameters()["combine.bias"]
-    assert layer.combine_with("average", rng=0) == ("weight",)
+    assert layer.combine_with("average", rng=0) == ("combine.weight",)
     np.testing.assert_array_equal(layer.heads(x), heads)
     np.testing.assert_array_equal(layer.parameters()["combine.bias"], bias)
     weight = layer.parameters()["combine.weight"]
@@ -456,7 +456,7 @@ def test_another_combination_keeps_the_heads_and_what_fits():
 
 def test_parameters_can_come_with_the_combination():
     layer, weight = grouped(), draw(E, M, seed=5)
-    assert layer.combine_with("average", parameters={"weight": weight}) == ()
+    assert layer.combine_with("average", parameters={"combine.weight": weight}) == ()
     np.testing.assert_array_equal(layer.parameters()["combine.weight"], weight)
 
 
@@ -464,8 +464,24 @@ def test_parameters_can_come_with_the_combination():
     ("combination", "parameters", "error", "told"),
     [
         ("averag", None, PluginError, r"did you mean 'average'"),
-        ("average", {"weight": draw(E + 1, M)}, ShapeError, r"parameters\['weight'\] of 'average'"),
-        ("average", {"w": draw(E, M)}, ParameterError, r"of 'average' must be: weight, bias, got"),
+        (
+            "average",
+            {"combine.weight": draw(E + 1, M)},
+            ShapeError,
+            r"parameters\['weight'\] of 'average'",
+        ),
+        (
+            "average",
+            {"combine.w": draw(E, M)},
+            ParameterError,
+            r"of 'average' must be: weight, bias, got",
+        ),
+        (
+            "average",
+            {"weight": draw(E, M)},
+            ParameterError,
+            r"of this layer must be: combine.weight, combine.bias, got 'weight'",
+        ),
         ("average", [1], ParameterError, r"parameters must be a mapping .*got list"),
     ],
 )
@@ -476,6 +492,24 @@ def test_a_combination_that_fails_leaves_the_layer_as_it_was(combination, parame
         layer.combine_with(combination, parameters=parameters, rng=0)
     np.testing.assert_array_equal(layer(x), before)
     assert layer.combination.name == "concat_project"
+
+
+def test_sizes_that_a_combination_cannot_take_leave_the_layer_as_it_was():
+    layer, x = mhakit.MultiHeadAttention(9, num_heads=3, dtype=np.float64, rng=0), draw(B, T, 9)
+    before = layer(x)
+    with pytest.raises(ParameterError, match="H=3"):
+        layer.combine_with("differential", rng=0)
+    np.testing.assert_array_equal(layer(x), before)
+
+
+@pytest.mark.parametrize("name", ["gated_heads", "mixture_of_heads", "attention_over_heads"])
+def test_a_combination_that_reads_the_input_swaps_under_the_same_heads(name):
+    layer, x = grouped(), draw(B, T, M)
+    heads = layer.heads(x)
+    assert "combine.weight" not in layer.combine_with("gated_heads", rng=0)  # kept
+    layer.combine_with(name, rng=0)
+    np.testing.assert_array_equal(layer.heads(x), heads)
+    np.testing.assert_array_equal(layer(x), layer.combine(heads, x))
 
 
 def test_a_layer_takes_a_class_or_an_object_in_place_of_a_name():

@@ -161,7 +161,7 @@ def test_heads_can_be_combined_in_another_way_and_the_layer_keeps_its_own(sample
     combined, fresh = layer.combine_with("average")
     again, _ = layer.combine_with("average")
     np.testing.assert_array_equal(combined, again)
-    assert fresh == ["weight"]
+    assert fresh == ["combine.weight"]
     assert layer.attention.combination.name == "concat_project"
     own, kept = layer.combine_with("concat_project")
     np.testing.assert_array_equal(own, layer.combined)

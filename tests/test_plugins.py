@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from mhakit.testing import LAWS
+
 PLUGINS = Path(__file__).parents[1] / "plugins"
 USE_PEAK = """
 import numpy as np, mhakit
@@ -19,6 +21,17 @@ learned = {"weight": np.eye(2, 3), "bias": np.ones(3)}
 print(mhakit.combine(heads, "peak", learned).tolist())
 print([(r.name, r.distribution, r.version) for r in mhakit.combinations()])
 print(mhakit.MultiHeadAttention(4, 2, combine="peak", rng=0))
+"""
+RUN_BENCHMARKS = """
+from benchmarks import bench_combine
+bench = bench_combine.Combine()
+bench.setup("peak", "mhakit")
+bench.time_combine("peak", "mhakit")
+print("Combine")
+bench = bench_combine.Gradient()
+bench.setup("peak")
+bench.time_combine_vjp("peak")
+print("Gradient")
 """
 
 
@@ -65,12 +78,27 @@ def test_a_plugin_that_is_not_installed_is_not_known():
     assert "CombinationNotFound: combination must be an installed name, got 'peak'" in told
 
 
-def test_the_plugin_passes_its_own_tests(peak, tmp_path):
-    tests = shutil.copytree(PLUGINS / "mhakit-peak" / "tests", tmp_path / "tests")
+@pytest.fixture(params=["mhakit-peak", "mhakit-dcmha", "new-plugin"])
+def project(request, tmp_path):
+    """Each distribution here, and the one that `mhakit new-plugin` writes."""
+    if request.param != "new-plugin":
+        return PLUGINS / request.param
+    run(["-m", "mhakit.cli", "new-plugin", "mhakit-loud", "--directory", tmp_path])
+    return tmp_path / "mhakit-loud"
+
+
+def test_a_plugin_passes_its_own_tests(project, tmp_path):
+    folder = install(project, tmp_path / "installed")
+    tests = shutil.copytree(project / "tests", tmp_path / "tests")
     told = run(
-        ["-m", "pytest", "-q", "-p", "no:cacheprovider", f"--rootdir={tmp_path}", tests], peak
+        ["-m", "pytest", "-q", "-p", "no:cacheprovider", f"--rootdir={tmp_path}", tests], folder
     )
-    assert re.search(r"^6 passed", told, re.MULTILINE)
+    assert re.search(r"^\d+ passed", told, re.MULTILINE)
+
+
+def test_the_benchmarks_of_a_plugin_run(peak):
+    told = run(["-c", RUN_BENCHMARKS], peak, PLUGINS / "mhakit-peak")
+    assert told.split() == ["Combine", "Gradient"]
 
 
 def test_two_installed_plugins_of_one_name_are_both_named_and_the_rest_works(peak, tmp_path):
@@ -115,26 +143,22 @@ def test_a_process_that_sees_no_installed_mhakit_is_told_to_install_it():
 
 def test_the_plugin_of_the_readme_works_as_written(tmp_path):
     text = (PLUGINS / "README.md").read_text()
-    module, use = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    module, use, gate, kit, score_mod = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    use += "print([record.name for record in mhakit.combinations()])\n"
+    use += "print([m.name for m in mhakit.score_mods() if m.reference == 'an example'])\n"
+    use += "from mhakit_loudness import *\n" + gate + kit + "print('kept')"
     (project,) = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
     (tmp_path / "plugin").mkdir()
-    (tmp_path / "plugin" / "mhakit_head_scale.py").write_text(module)
+    (tmp_path / "plugin" / "mhakit_loudness.py").write_text(module + score_mod)
     (tmp_path / "plugin" / "pyproject.toml").write_text(project)
     folder = install(tmp_path / "plugin", tmp_path / "installed")
-    shape, found = run(["-W", "error", "-c", use], folder).strip().splitlines()
-    assert shape == "(1, 3, 16)"
-    assert "'head_scale'" in found
+    shape, gains, found, mods, kept = run(["-W", "error", "-c", use], folder).strip().splitlines()
+    assert (shape, gains) == ("(1, 3, 16)", "(4,)")
+    assert "'loudness'" in found
+    assert mods == "['distance_penalty']"
+    assert kept == "kept"
 
 
-def test_the_readme_quotes_what_the_registry_says():
-    sources = sorted((PLUGINS.parent / "mhakit" / "registry").glob("*.py"))
-    registry = " ".join(path.read_text() for path in sources).replace("\n", " ")
-    said = re.sub(r"\{HOOK\}", "mhakit_register_combinations", re.sub(r'"\s+f?"', "", registry))
-    said = re.sub(r"\{[^}]*\}", "…", said)
-    rows = re.findall(r"^\| `(.*?)`", (PLUGINS / "README.md").read_text(), re.MULTILINE)
-    quoted = [
-        row for row in rows if row.startswith(("its hook", "it must", "a combination", "mhakit"))
-    ]
-    assert len(quoted) >= 6
-    for row in quoted:
-        assert row in said
+def test_the_readme_says_of_each_law_what_the_kit_says():
+    rows = re.findall(r"^\| `(\w+)` \| (.*) \|$", (PLUGINS / "README.md").read_text(), re.MULTILINE)
+    assert [(name, words) for name, words in rows if name in LAWS] == list(LAWS.items())

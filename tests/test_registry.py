@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import threading
 import warnings
 from importlib import metadata
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mhakit import registry
-from mhakit.errors import CombinationNotFound, MhakitWarning, ParameterError, PluginError
+from mhakit.errors import (
+    CombinationNotFound,
+    MhakitError,
+    MhakitWarning,
+    MixingNotFound,
+    ParameterError,
+    PluginError,
+    ScoreModNotFound,
+)
 from mhakit.plugin_api import CombinationPlan, HeadCombination
 
+FLOAT32 = np.dtype(np.float32)
 HEADER = """
 from abc import abstractmethod
-from mhakit.plugin_api import CombinationPlan, HeadCombination, hookimpl
+from mhakit.plugin_api import CombinationPlan, HeadCombination, HeadMixing, hookimpl
 
 class Good(HeadCombination):
     name = "good"
@@ -27,11 +39,34 @@ class Good(HeadCombination):
 class Other(Good):
     name = "other"
 
+class Swap(HeadMixing):
+    name = "swap"
+    reference = "a test"
+
+    def mix_weights(self, weights, parameters, **_):
+        return weights[:, ::-1]
+
+def half(score, b, h, t, s, divisor):
+    return score / divisor
+
+def halving(num_heads, dtype, divisor=2.0):
+    return half, (dtype.type(divisor),)
+
 """
 REGISTER_GOOD = """
 @hookimpl
 def mhakit_register_combinations(register):
     register(Good)
+"""
+SCORE_MOD = """
+@hookimpl
+def mhakit_register_score_mods(register):
+    register('halve', halving, reference='a test')
+"""
+MIXING = """
+@hookimpl
+def mhakit_register_mixings(register):
+    register(Swap)
 """
 
 
@@ -109,13 +144,13 @@ def test_an_unknown_name_is_told_the_nearest_and_all_that_are_installed():
     with pytest.raises(
         CombinationNotFound,
         match=r"must be an installed name, got 'Avrage'; did you mean 'average'\? "
-        r"installed: average,.*concat_project",
+        r"installed: attention_over_heads, average,.*concat_project",
     ):
         registry.find("Avrage")
 
 
 def test_a_name_that_resembles_none_is_told_what_is_installed():
-    with pytest.raises(CombinationNotFound, match=r"got 'xyz'; installed: average,"):
+    with pytest.raises(CombinationNotFound, match=r"got 'xyz'; installed: attention_over_heads,"):
         registry.find("xyz")
 
 
@@ -133,19 +168,20 @@ BROKEN = {
     ),
     "misspelt": (
         "@hookimpl\ndef mhakit_regster_combinations(register):\n    register(Good)",
-        r"its hook must be named mhakit_register_combinations, got mhakit_regster_combinations",
+        r"its hook must be named mhakit_register_combinations, mhakit_register_score_mods or "
+        r"mhakit_register_mixings, got mhakit_regster_combinations",
     ),
     "argument": (
         "@hookimpl\ndef mhakit_register_combinations(register, colour):\n    register(Good)",
-        r"mhakit_register_combinations must take the one argument register; .*colour",
+        r"its hook must take the one argument register; .*mhakit_register_combinations.*colour",
     ),
     "unmarked": (
         "def mhakit_register_combinations(register):\n    register(Good)",
-        r"it must have a function mhakit_register_combinations\(register\) marked @hookimpl",
+        r"it must have a function marked @hookimpl, mhakit_register_combinations, .*, got none",
     ),
     "nothing": (
         "@hookimpl\ndef mhakit_register_combinations(register):\n    pass",
-        r"it must register a combination, got none",
+        r"it must register something, got nothing; its hook must call register",
     ),
     "no subclass": (
         REGISTER_GOOD + "    register(int)",
@@ -192,7 +228,40 @@ BROKEN = {
     "asks": (
         "@hookimpl\ndef mhakit_register_combinations(register):\n"
         "    from mhakit import registry\n    registry.installed()",
-        r"combinations must not be asked for while plugins register them",
+        r"what is installed must not be asked for while plugins register it",
+    ),
+    "no reference of a score mod": (
+        SCORE_MOD.replace(", reference='a test'", ""),
+        r"TypeError: .*missing 1 required keyword-only argument: 'reference'",
+    ),
+    "empty name of a score mod": (
+        SCORE_MOD.replace("'halve'", "''"),
+        r"a score mod's name must be a string that is not empty, got ''",
+    ),
+    "no factory": (
+        SCORE_MOD.replace("halving", "3"),
+        r"score mod 'halve' must have a factory \(num_heads, dtype, \*options\) -> .*, got 3",
+    ),
+    "a function in place of its factory": (
+        SCORE_MOD.replace("halving", "lambda score: score"),
+        r"score mod 'halve' must have a factory that takes \(num_heads, dtype, \*options\), got \(score\)",
+    ),
+    "twins of a score mod": (
+        SCORE_MOD + "    register('halve', half, reference='a test')",
+        r"it must register 'halve' once, got two factories of that name",
+    ),
+    "no mixing": (
+        MIXING.replace("Swap", "Good"),
+        r"a mixing must be a subclass of HeadMixing, got <class '.*Good'>",
+    ),
+    "a mixing that does nothing": (
+        "class Idle(HeadMixing):\n    name = 'idle'\n    reference = 'a test'\n"
+        + MIXING.replace("Swap", "Idle"),
+        r"mixing 'idle' must define mix_scores or mix_weights, got neither",
+    ),
+    "a mixing without a default": (
+        "class Picky(Swap):\n    def __init__(self, k): pass\n" + MIXING.replace("Swap", "Picky"),
+        r"mixing 'swap' must have a default for every constructor argument, got none for k",
     ),
 }
 
@@ -369,3 +438,174 @@ def test_an_object_may_have_options_without_defaults():
             self.k = k
 
     assert registry.resolve(Optional(3)).k == 3
+
+
+def test_a_plugin_may_register_score_mods_and_mixings_and_no_combination(shelf):
+    shelf.put("far-away", SCORE_MOD)
+    shelf.put("further-away", MIXING)
+    mods = {record.name: record for record in registry.installed_score_mods()}
+    assert repr(mods["halve"]) == "<halve(divisor=2.0): far_away of far-away 1.2, a test>"
+    mixings = {record.name: record for record in registry.installed_mixings()}
+    assert repr(mixings["swap"]) == "<swap: further_away.Swap of further-away 1.2, a test>"
+    assert type(registry.resolve_mixing("swap")) is mixings["swap"].cls
+    assert "halve" not in names()
+
+
+def test_one_name_may_stand_for_a_combination_and_for_a_score_mod(shelf):
+    shelf.put("far-away", REGISTER_GOOD + SCORE_MOD.replace("'halve'", "'good'"))
+    assert registry.find("good").name == "good"
+    assert registry.make_score_mod("good", 4, FLOAT32, ())[1] == (2.0,)
+
+
+ASK = {
+    "score mod": (SCORE_MOD, "halve", lambda n: registry.make_score_mod(n, 4, FLOAT32, ())),
+    "mixing": (MIXING, "swap", registry.find_mixing),
+}
+
+
+@pytest.mark.parametrize("noun", ASK)
+def test_a_disputed_score_mod_or_mixing_is_refused_and_the_way_out_told(shelf, noun):
+    source, name, ask = ASK[noun]
+    shelf.put("left-hand", source)
+    shelf.put("right-hand", source)
+    with pytest.warns(MhakitWarning, match=f"{noun} '{name}' is registered by .* and .*-hand 1.2"):
+        registry.installed()
+    with pytest.raises(
+        PluginError,
+        match=rf"{noun} '{name}' must be registered once, got .*; uninstall one of them, or pass "
+        r"the (function|class) itself in place of its name",
+    ):
+        ask(name)
+
+
+@pytest.mark.parametrize(
+    ("noun", "error", "wrong", "right"),
+    [
+        ("score mod", ScoreModNotFound, "Aliby", "alibi"),
+        ("mixing", MixingNotFound, "talking_head", "talking_heads"),
+    ],
+)
+def test_an_unknown_score_mod_or_mixing_is_told_the_nearest(noun, error, wrong, right):
+    with pytest.raises(
+        error,
+        match=rf"{noun} must be an installed name, got '{wrong}'; did you mean '{right}'\? "
+        rf"installed: .*{right}",
+    ):
+        ASK[noun][2](wrong)
+
+
+def test_a_stranger_who_takes_alibi_is_left_out_and_ours_stays_usable(shelf):
+    shelf.put("far-away", SCORE_MOD.replace("'halve'", "'alibi'"))
+    told = r"halving of far-away 1\.2 .*: its name 'alibi' is one of mhakit's own"
+    with pytest.warns(MhakitWarning, match=f"score mod left out: {told}; rename it"):
+        mods = {record.name: record for record in registry.installed_score_mods()}
+    assert mods["alibi"].distribution == "mhakit"
+
+
+def test_a_score_mod_is_made_once_for_each_number_of_heads_dtype_and_options(shelf):
+    calls = "calls = []\ndef halving(num_heads, dtype, divisor=2.0):\n    calls.append(1)\n    return half, (divisor,)\n"
+    shelf.put("counting", calls + SCORE_MOD)
+    for heads, options in ((4, ()), (4, ()), (8, ()), (4, (3.0,)), (4, (3.0,))):
+        registry.make_score_mod("halve", heads, FLOAT32, options)
+    assert len(sys.modules["counting"].calls) == 3
+    function, args = registry.make_score_mod("halve", 4, FLOAT32, (np.ones(3),))
+    assert function is sys.modules["counting"].half
+    assert args[0].shape == (3,)
+
+
+@pytest.mark.parametrize(
+    ("body", "cause"),
+    [
+        ("raise OSError('no file')", r"must be made without an error, got OSError: no file"),
+        ("return half", r"must be made as \(function, score_args\), .*, got <function half"),
+        ("return half, [1.0]", r"must be made as \(function, score_args\), .*, got \(<function"),
+    ],
+)
+def test_a_factory_that_breaks_its_rules_is_named(shelf, body, cause):
+    shelf.put("far-away", f"def halving(num_heads, dtype):\n    {body}\n" + SCORE_MOD)
+    with pytest.raises(PluginError, match=f"score mod 'halve' {cause}"):
+        registry.make_score_mod("halve", 4, FLOAT32, ())
+
+
+def test_options_that_a_factory_does_not_take_are_told_those_it_takes():
+    with pytest.raises(
+        ParameterError, match=r"score_args of 'softcap' must be \(cap=50.0\), got 2 "
+    ):
+        registry.make_score_mod("softcap", 4, FLOAT32, (1.0, 2.0))
+    with pytest.raises(
+        ParameterError,
+        match=r"score_args of 't5_relative_position' must be \(table, max_distance=128\), got 0 ",
+    ):
+        registry.make_score_mod("t5_relative_position", 4, FLOAT32, ())
+
+
+def test_a_mixing_is_found_by_name_class_and_object_and_by_nothing_else():
+    talking = registry.find_mixing("talking_heads")
+    assert type(registry.resolve_mixing(talking)) is talking
+    made = talking(weights=False)
+    assert registry.resolve_mixing(made) is made
+    with pytest.raises(
+        ParameterError,
+        match=r"mixing must be an installed name, a HeadMixing class or an object of one, got 3",
+    ):
+        registry.resolve_mixing(3)
+    with pytest.raises(PluginError, match=r"a mixing must be a subclass of HeadMixing, got .*dict"):
+        registry.resolve_mixing(dict)
+
+
+def quoted_errors():
+    """Return each error of the authors' page as a pattern, … standing for anything."""
+    text = (Path(__file__).parents[1] / "plugins" / "README.md").read_text(encoding="utf-8")
+    tables = text[text.index("| why a plugin was left out") :]
+    rows = re.findall(r"^\| (`.*?`) \| ", tables, re.MULTILINE)
+    quotes = [quote for row in rows for quote in re.findall("`(.*?)`", row)]
+    return {quote: re.escape(quote).replace("…", ".*") + ".*" for quote in quotes}
+
+
+def every_error(shelf, tmp_path, monkeypatch):
+    """Yield everything that the registry says, once each."""
+    for place, (source, _) in enumerate(BROKEN.values()):
+        shelf.put(f"broken-{place}", source)
+    shelf.put("garbled", "", entries=["no equals sign here"])
+    shelf.put("left-hand", REGISTER_GOOD)
+    shelf.put("right-hand", REGISTER_GOOD)
+    shelf.put("thief", SCORE_MOD.replace("'halve'", "'alibi'"))
+    for name, body in (("raises", "raise OSError('no file')"), ("returns", "return half")):
+        source = f"def halving(num_heads, dtype):\n    {body}\n"
+        shelf.put(name, source + SCORE_MOD.replace("'halve'", repr(name)))
+    with pytest.warns(MhakitWarning) as caught:
+        registry.installed()
+    for warning in map(str, (caught_one.message for caught_one in caught)):
+        yield re.sub(r"^plugin left out: \S+( \S+ \(entry point \S+\))?: ", "", warning)
+
+    class Fragile(Unregistered):
+        def __init__(self):
+            raise OSError("no file")
+
+    for ask in (
+        lambda: registry.find("Avrage"),
+        lambda: registry.find("good"),
+        lambda: registry.resolve(3),
+        lambda: registry.resolve(Fragile),
+        lambda: registry.make_score_mod("softcap", 4, FLOAT32, (1.0, 2.0)),
+        lambda: registry.make_score_mod("raises", 4, FLOAT32, ()),
+        lambda: registry.make_score_mod("returns", 4, FLOAT32, ()),
+    ):
+        with pytest.raises(MhakitError) as raised:
+            ask()
+        yield str(raised.value)
+    registry.reset()
+    only(monkeypatch, tmp_path / "nothing")
+    with pytest.raises(PluginError) as raised:
+        registry.installed()
+    yield str(raised.value)
+
+
+def test_the_authors_page_has_a_row_for_every_error_and_no_other(shelf, tmp_path, monkeypatch):
+    quoted, used = quoted_errors(), set()
+    assert len(quoted) >= 27
+    for error in every_error(shelf, tmp_path, monkeypatch):
+        rows = {quote for quote, pattern in quoted.items() if re.fullmatch(pattern, error)}
+        assert rows, error
+        used |= rows
+    assert used == quoted.keys()

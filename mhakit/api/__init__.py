@@ -2,19 +2,28 @@
 
 from mhakit.api.attending import attention
 from mhakit.api.combining import combinations, combine
+from mhakit.api.differentiating import CombinationGradients, combine_vjp
 from mhakit.api.explaining import Explanation, explain
+from mhakit.api.listing import mixings, score_mods
 from mhakit.api.merging import merge_attention
+from mhakit.api.mixing import mixed_attention, mixing_parameters
 from mhakit.api.stepping import attention_scores, attention_weights, softmax, weighted_sum
 
 __all__ = [
+    "CombinationGradients",
     "Explanation",
     "attention",
     "attention_scores",
     "attention_weights",
     "combinations",
     "combine",
+    "combine_vjp",
     "explain",
     "merge_attention",
+    "mixed_attention",
+    "mixing_parameters",
+    "mixings",
+    "score_mods",
     "softmax",
     "weighted_sum",
 ]

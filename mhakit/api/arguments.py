@@ -1,22 +1,58 @@
-"""What the functions of attention share: the types of their keywords, and the array they write."""
+"""What the functions of attention share: their keywords and their types, and what they write."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mhakit import registry, validation
+from mhakit.errors import ParameterError
+from mhakit.problem import Problem
 from mhakit.validation import as_output, empty
 
-__all__ = ["Causal", "Integers", "Layout", "Window", "by_head", "output_for"]
+__all__ = [
+    "Causal",
+    "Integers",
+    "Layout",
+    "ScoreMod",
+    "Window",
+    "as_problem",
+    "by_head",
+    "output_for",
+]
 
 Array = NDArray[Any]
 Causal = Literal["top_left", "bottom_right"] | bool | None
 Window = tuple[int | None, int | None] | None
 Integers = int | Sequence[int] | NDArray[np.integer[Any]]
 Layout = Literal["BHTD", "BTHD"]
+ScoreMod = Callable[..., Any] | str | None
+
+
+def as_problem(
+    query: object,
+    key: object,
+    value: object | None,
+    *,
+    score_mod: ScoreMod = None,
+    score_args: tuple[Any, ...] = (),
+    **keywords: Any,
+) -> tuple[Problem, bool]:
+    """Check a call as `mhakit.validation.as_problem` does; ``score_mod`` may be a name."""
+    if not isinstance(score_mod, str):
+        return validation.as_problem(
+            query, key, value, score_mod=score_mod, score_args=score_args, **keywords
+        )
+    problem, batched = validation.as_problem(query, key, value, **keywords)
+    if not isinstance(score_args, tuple):
+        raise ParameterError(f"score_args must be a tuple, got {type(score_args).__name__}")
+    function, args = registry.make_score_mod(
+        score_mod, problem.query.shape[1], problem.real, score_args
+    )
+    return problem._replace(score_mod=function, score_args=args), batched
 
 
 def by_head(array: Array, layout: str, batched: bool) -> Array:

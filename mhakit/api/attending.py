@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Literal, overload
 
 from numpy.typing import ArrayLike, NDArray
 
 from mhakit import backends
-from mhakit.api.arguments import Causal, Integers, Layout, Window, by_head, output_for
-from mhakit.validation import as_problem
+from mhakit.api.arguments import (
+    Causal,
+    Integers,
+    Layout,
+    ScoreMod,
+    Window,
+    as_problem,
+    by_head,
+    output_for,
+)
 
 __all__ = ["attention"]
 
@@ -31,7 +38,7 @@ def attention(
     scale: float | None = ...,
     softcap: float | None = ...,
     sinks: ArrayLike | None = ...,
-    score_mod: Callable[..., Any] | None = ...,
+    score_mod: ScoreMod = ...,
     score_args: tuple[Any, ...] = ...,
     layout: Layout = ...,
     return_lse: Literal[False] = ...,
@@ -55,7 +62,7 @@ def attention(
     scale: float | None = ...,
     softcap: float | None = ...,
     sinks: ArrayLike | None = ...,
-    score_mod: Callable[..., Any] | None = ...,
+    score_mod: ScoreMod = ...,
     score_args: tuple[Any, ...] = ...,
     layout: Layout = ...,
     return_lse: Literal[True],
@@ -78,7 +85,7 @@ def attention(
     scale: float | None = None,
     softcap: float | None = None,
     sinks: ArrayLike | None = None,
-    score_mod: Callable[..., Any] | None = None,
+    score_mod: ScoreMod = None,
     score_args: tuple[Any, ...] = (),
     layout: Layout = "BHTD",
     return_lse: bool = False,
@@ -119,12 +126,13 @@ def attention(
         Greater than 0: scores become ``softcap * tanh(scores / softcap)``.
     sinks : float array, shape (H,), optional
         One more logit per head that takes weight and gives no value.
-    score_mod : callable, optional
+    score_mod : callable or str, optional
         Scalar function ``(score, b, h, t, s, *score_args) -> score`` compiled into the kernel,
         t being the target's source position; returning -inf hides. Write
-        ``type(score)(t - s)`` where integers meet scores, so that float32 stays float32.
+        ``type(score)(t - s)`` where integers meet scores, so that float32 stays float32. Or an
+        installed name, such as ``"alibi"`` (`mhakit.score_mods` lists them).
     score_args : tuple
-        Arrays and numbers handed on to ``score_mod``.
+        Arrays and numbers handed on to ``score_mod``; with a name, that score mod's options.
     layout : {"BHTD", "BTHD"}
         Axis order of query, key, value and the output.
     return_lse : bool
@@ -170,13 +178,16 @@ def attention(
     >>> np.array_equal(mhakit.attention(query, key, value, causal=True)[:, :, 0], value[:, :, 0])
     True
 
-    ALiBi as a ``score_mod``, one slope a head:
+    ALiBi by its name, and written as a ``score_mod``, one slope a head:
+
+    >>> by_name = mhakit.attention(query, key, value, score_mod="alibi")
 
     >>> def alibi(score, b, h, t, s, slopes):
     ...     return score - slopes[h] * type(score)(t - s)
-    >>> slopes = 2.0 ** -np.arange(1, 3)
-    >>> mhakit.attention(query, key, value, score_mod=alibi, score_args=(slopes,)).shape
-    (1, 2, 5, 8)
+    >>> slopes = 2.0 ** -np.array([4, 8])
+    >>> written = mhakit.attention(query, key, value, score_mod=alibi, score_args=(slopes,))
+    >>> np.allclose(written[:, :, -1], by_name[:, :, -1])
+    True
     """
     problem, batched = as_problem(
         query,

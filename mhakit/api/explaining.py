@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from numpy.typing import ArrayLike
 
 from mhakit import backends
-from mhakit.api.arguments import Causal, Integers, Layout, Window
+from mhakit.api.arguments import Causal, Integers, Layout, ScoreMod, Window, as_problem
 from mhakit.problem import Problem
-from mhakit.validation import as_problem
 
 __all__ = ["Explanation", "explain"]
 
@@ -80,7 +78,7 @@ def explain(
     scale: float | None = None,
     softcap: float | None = None,
     sinks: ArrayLike | None = None,
-    score_mod: Callable[..., Any] | None = None,
+    score_mod: ScoreMod = None,
     score_args: tuple[Any, ...] = (),
     layout: Layout = "BHTD",
     backend: str | None = None,

@@ -1,4 +1,4 @@
-"""A combination's learned parameters: which, of what shape, with what values they begin."""
+"""Learned parameters of a combination or mixing: which, of what shape, how they begin."""
 
 from __future__ import annotations
 
@@ -12,7 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mhakit.errors import MhakitError, ParameterError, PluginError, ShapeError
-from mhakit.plugin_api import HeadCombination, HeadShape, ParameterSpec
+from mhakit.plugin_api import (
+    HeadCombination,
+    HeadMixing,
+    HeadShape,
+    MixingShape,
+    ParameterSpec,
+)
 from mhakit.validation import as_float_array
 
 __all__ = [
@@ -27,6 +33,8 @@ __all__ = [
 
 Array = NDArray[Any]
 Rng = int | np.random.Generator | None
+Strategy = HeadCombination | HeadMixing
+Shape = HeadShape | MixingShape
 
 INITIALIZERS = ("zeros", "ones", "uniform_fan_in", "xavier_uniform", "identity")
 
@@ -53,7 +61,7 @@ def require_mapping(parameters: object) -> None:
 
 
 def check_parameters(
-    strategy: HeadCombination, shape: HeadShape, parameters: Mapping[str, Any]
+    strategy: Strategy, shape: Shape, parameters: Mapping[str, Any]
 ) -> dict[str, Array]:
     """Return the parameters a strategy asks for, or raise for one that is missing or unfit."""
     require_mapping(parameters)
@@ -76,44 +84,58 @@ def check_parameters(
         if array.shape != tuple(spec.shape):
             raise ShapeError(
                 f"parameters[{name!r}] of {strategy.name!r} must have shape {tuple(spec.shape)} "
-                f"for H={shape.num_heads}, E={shape.head_width} and M={shape.model_width}, "
-                f"got shape {array.shape}"
+                f"for {_sizes(shape)}, got shape {array.shape}"
             )
         arrays[name] = array
     return arrays
 
 
-def ask_parameters(strategy: HeadCombination, shape: HeadShape) -> dict[str, ParameterSpec]:
+def _sizes(shape: Shape) -> str:
+    if isinstance(shape, HeadShape):
+        return f"H={shape.num_heads}, E={shape.head_width} and M={shape.model_width}"
+    width = "" if shape.model_width is None else f" and M={shape.model_width}"
+    return (
+        f"{shape.score_heads} heads of scores, {shape.softmax_heads} of softmax, "
+        f"{shape.value_heads} of values{width}"
+    )
+
+
+def ask_parameters(strategy: Strategy, shape: Shape) -> dict[str, ParameterSpec]:
     """Return what a strategy learns at these sizes, or raise where it cannot be built for them."""
+    asked: Any = strategy  # a combination takes a HeadShape, a mixing a MixingShape
     with speaking(strategy, "validate and give parameters"):
-        strategy.validate(shape)
-        specs = strategy.parameters(shape)
+        asked.validate(shape)
+        specs = asked.parameters(shape)
     if not isinstance(specs, dict) or not all(
         isinstance(spec, ParameterSpec) for spec in specs.values()
     ):
         raise PluginError(
-            f"combination {strategy.name!r} must give parameters as a dict of names to "
+            f"{_named(strategy)} must give parameters as a dict of names to "
             f"ParameterSpec, got {specs!r}"
         )
     return specs
 
 
 @contextmanager
-def speaking(strategy: HeadCombination, verb: str) -> Iterator[None]:
-    """Name the combination in whatever its code raises; mhakit's own errors pass as they are."""
+def speaking(strategy: Strategy, verb: str) -> Iterator[None]:
+    """Name the strategy in whatever its code raises; mhakit's own errors pass as they are."""
     try:
         yield
     except (MhakitError, MemoryError):
         raise
     except Exception as error:
         raise PluginError(
-            f"combination {strategy.name!r} must {verb} without an error, "
-            f"got {type(error).__name__}: {error}"
+            f"{_named(strategy)} must {verb} without an error, got {type(error).__name__}: {error}"
         ) from error
 
 
+def _named(strategy: Strategy) -> str:
+    noun = "mixing" if isinstance(strategy, HeadMixing) else "combination"
+    return f"{noun} {strategy.name!r}"
+
+
 def initialize(
-    strategy: HeadCombination, name: str, spec: ParameterSpec, rng: np.random.Generator
+    strategy: Strategy, name: str, spec: ParameterSpec, rng: np.random.Generator
 ) -> Array:
     """Return the values that one parameter begins with, in float64."""
     shape = tuple(spec.shape)
@@ -122,7 +144,7 @@ def initialize(
             values = np.asarray(spec.init(rng, shape), dtype=np.float64)
         if values.shape != shape:
             raise PluginError(
-                f"combination {strategy.name!r} must initialise {name!r} with shape {shape}, "
+                f"{_named(strategy)} must initialise {name!r} with shape {shape}, "
                 f"got shape {values.shape}"
             )
         return values
@@ -140,6 +162,6 @@ def initialize(
         case "identity" if len(shape) == 2:
             return np.eye(*shape)
     raise PluginError(
-        f"combination {strategy.name!r} must initialise {name!r} of shape {shape} by a function "
+        f"{_named(strategy)} must initialise {name!r} of shape {shape} by a function "
         f"(rng, shape) or by one of {', '.join(INITIALIZERS)} that fits it, got {spec.init!r}"
     )

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mhakit import backends
-from mhakit.api.arguments import Causal, Integers, Layout, Window, by_head, output_for
+from mhakit.api.arguments import (
+    Causal,
+    Integers,
+    Layout,
+    ScoreMod,
+    Window,
+    as_problem,
+    by_head,
+    output_for,
+)
 from mhakit.errors import ShapeError
 from mhakit.validation import (
     as_float_array,
     as_indices,
     as_output,
-    as_problem,
     as_sinks,
     empty,
     require_layout,
@@ -39,7 +47,7 @@ def attention_scores(
     key_lengths: Integers | None = None,
     scale: float | None = None,
     softcap: float | None = None,
-    score_mod: Callable[..., Any] | None = None,
+    score_mod: ScoreMod = None,
     score_args: tuple[Any, ...] = (),
     layout: Layout = "BHTD",
     backend: str | None = None,
@@ -190,7 +198,7 @@ def attention_weights(
     scale: float | None = None,
     softcap: float | None = None,
     sinks: ArrayLike | None = None,
-    score_mod: Callable[..., Any] | None = None,
+    score_mod: ScoreMod = None,
     score_args: tuple[Any, ...] = (),
     layout: Layout = "BHTD",
     heads: Sequence[int] | NDArray[np.integer[Any]] | None = None,

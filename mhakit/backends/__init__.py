@@ -1,7 +1,8 @@
 """Choose the backend that computes a call: by name, or by the kind of array that was given.
 
 Every backend is a module with the same verbs: ``attend``, ``score``, ``weigh``, ``normalize``,
-``weigh_values``, ``merge``, ``combine_heads`` and ``describe``. None imports another.
+``weigh_values``, ``merge``, ``combine_heads``, ``combine_heads_vjp`` and ``describe``. None
+imports another.
 """
 
 from __future__ import annotations

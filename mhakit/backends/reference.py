@@ -22,6 +22,7 @@ __all__ = [
     "Arithmetic",
     "attend",
     "combine_heads",
+    "combine_heads_vjp",
     "describe",
     "merge",
     "normalize",
@@ -107,19 +108,82 @@ def merge(
 
 def combine_heads(heads: Array, plan: CombinationPlan, out: Array) -> None:
     """Write ``project(reduce over groups of (head_weights * heads))``, (B, T, M), to ``out``."""
-    B, H, T, E = heads.shape
-    weighted = heads.astype(np.float64)
-    if plan.head_weights is not None:
-        factor = np.broadcast_to(np.asarray(plan.head_weights, dtype=np.float64), heads.shape)
-        weighted = np.where(factor == 0, 0.0, weighted) * factor
-    grouped = weighted.reshape(B, plan.groups, H // plan.groups, T, E)
-    reduced = grouped.sum(axis=2) if plan.reduce == "sum" else grouped.max(axis=2)
-    combined = reduced.transpose(0, 2, 1, 3).reshape(B, T, plan.groups * E)
+    combined = _side_by_side(_grouped(_weighted(heads, plan), plan))
     if plan.weight is not None:
         combined = combined @ plan.weight.astype(np.float64)
     if plan.bias is not None:
         combined = combined + plan.bias.astype(np.float64)
     out[...] = combined
+
+
+def combine_heads_vjp(
+    heads: Array, plan: CombinationPlan, combined: None, d_output: Array, weighs: bool
+) -> tuple[Array, CombinationPlan]:
+    """Return dL/d(heads), (B, H, T, E), and dL/d(plan) in the heads' dtype.
+
+    ``d_output`` is (B, T, M). The gradient of a maximum goes to the first of the largest heads.
+    A head of weight 0 gets 0, and where it is not finite gives its weight 0.
+    """
+    B, H, T, E = heads.shape
+    dY = d_output.astype(np.float64)
+    weighted = _weighted(heads, plan)
+    d_combined, d_weight = dY, None
+    if plan.weight is not None:
+        inner = _side_by_side(_grouped(weighted, plan)).reshape(B * T, plan.groups * E)
+        d_weight = inner.T @ dY.reshape(B * T, dY.shape[2])
+        d_combined = dY @ plan.weight.astype(np.float64).T
+    # (B, groups, 1, T, E): what a head gets is what its group gets
+    d_group = d_combined.reshape(B, T, plan.groups, 1, E).transpose(0, 2, 3, 1, 4)
+    won = np.ones((B, plan.groups, H // plan.groups, T, E), bool)
+    if plan.reduce == "max":
+        best = weighted.reshape(won.shape).argmax(axis=2, keepdims=True)
+        won = np.arange(H // plan.groups)[:, None, None] == best
+    d_weighted = np.where(won, d_group, 0.0).reshape(heads.shape)
+    d_heads, d_factors = d_weighted, None
+    if plan.head_weights is not None:
+        factors = np.asarray(plan.head_weights, dtype=np.float64)
+        with np.errstate(invalid="ignore"):
+            d_heads = np.where(factors == 0, 0.0, d_weighted * factors)
+            if weighs:
+                seen = np.where((factors == 0) & ~np.isfinite(heads), 0.0, heads)
+                product = np.where(won.reshape(heads.shape), seen * d_weighted, 0.0)
+                d_factors = _summed_to(product, factors.shape)
+    d_bias = None if plan.bias is None else dY.sum(axis=(0, 1))
+    d_weight, d_bias, d_factors = (
+        None if field is None else field.astype(heads.dtype)
+        for field in (d_weight, d_bias, d_factors)
+    )
+    d_plan = CombinationPlan(plan.groups, d_weight, d_bias, d_factors, plan.reduce)
+    return np.array(d_heads, heads.dtype), d_plan
+
+
+def _weighted(heads: Array, plan: CombinationPlan) -> Array:
+    """Return ``head_weights * heads``, (B, H, T, E); a head of weight 0 is left out."""
+    weighted = heads.astype(np.float64)
+    if plan.head_weights is not None:
+        factor = np.broadcast_to(np.asarray(plan.head_weights, dtype=np.float64), heads.shape)
+        weighted = np.where(factor == 0, 0.0, weighted) * factor
+    return weighted
+
+
+def _grouped(weighted: Array, plan: CombinationPlan) -> Array:
+    """Reduce each run of H / groups heads to one: (B, groups, T, E)."""
+    B, H, T, E = weighted.shape
+    split = weighted.reshape(B, plan.groups, H // plan.groups, T, E)
+    return np.asarray(split.sum(axis=2) if plan.reduce == "sum" else split.max(axis=2))
+
+
+def _side_by_side(groups: Array) -> Array:
+    """Lay (B, groups, T, E) side by side: (B, T, groups * E)."""
+    B, count, T, E = groups.shape
+    return groups.transpose(0, 2, 1, 3).reshape(B, T, count * E)
+
+
+def _summed_to(array: Array, shape: tuple[int, ...]) -> Array:
+    """Sum over the axes along which ``shape`` was broadcast."""
+    padded = (1,) * (array.ndim - len(shape)) + shape
+    axes = tuple(i for i, n in enumerate(padded) if n == 1)
+    return np.asarray(array.sum(axis=axes, keepdims=True).reshape(shape))
 
 
 def describe(problem: Problem) -> dict[str, Any]:

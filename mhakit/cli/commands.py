@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shlex
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import IO, Any
 
 import click
@@ -143,12 +145,75 @@ def combinations(model_width: int, num_heads: int, head_width: int | None, as_js
 @command.command()
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def info(as_json: bool) -> None:
-    """Tell versions, threads, vector width and backends: what a bug report needs."""
+    """Tell versions, threads, backends, score mods and mixings: what a bug report needs."""
     told = facts.machine_facts()
     if as_json:
         click.echo(json.dumps(told, ensure_ascii=False))
     else:
         views.show_info(told)
+
+
+@command.command()
+@click.option("--layer", "layers", type=Numbers(), multiple=True, help="From 0; the middle one.")
+@click.option("--combine", "names", metavar="NAME", multiple=True, help="Only these.")
+@click.option("--text", metavar="FILE", help="Sentences, one a line; default: the sample's own.")
+@click.option("--model", metavar="DIR", help="A BERT checkpoint; default: the embedded sample.")
+@click.option("--steps", type=click.IntRange(1), default=50, show_default=True, help="At most.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the split.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON, layer by layer.")
+def compare(
+    layers: tuple[tuple[int, ...], ...],
+    names: tuple[str, ...],
+    text: str | None,
+    model: str | None,
+    steps: int,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Compare ways of combining on the frozen heads of a real encoder.
+
+    Each is refitted to give what the layer gives, and measured on sentences that were held out:
+    its parameters, work, output rank and time, and how much of the layer's output it recovers. A
+    layer takes about half a minute; over several, the mean is shown.
+    """
+    from mhakit import api, models, registry
+    from mhakit.cli import probe
+
+    chosen = names or tuple(record.name for record in api.combinations())
+    for name in chosen:
+        registry.resolve(name)  # an unknown name is told before anything is computed
+    sentences = models.read_sentences(text)
+    encoder = models.load(model)
+    at = _chosen("layer", layers or ((encoder.config.num_layers // 2,),), encoder.config.num_layers)
+    told = probe.probe(encoder, model, sentences, at, chosen, steps, seed, views.progress)
+    if as_json:
+        click.echo(json.dumps(told.to_dict(), ensure_ascii=False, allow_nan=False))
+    else:
+        views.show_probe(told)
+
+
+@command.command("new-plugin")
+@click.argument("name")
+@click.option(
+    "--description",
+    default="each head scaled by a learned number",
+    metavar="TEXT",
+    help="What it does, in half a sentence.",
+)
+@click.option("--author", metavar="NAME", help="Who holds the copyright.")
+@click.option("--directory", default=".", metavar="DIR", help="Where the folder goes; here.")
+def new_plugin(name: str, description: str, author: str | None, directory: str) -> None:
+    """Write the distribution of a new combination, ready to install and test.
+
+    NAME is what pip will install, such as mhakit-loud; the combination is then called loud. It
+    works as it is: each head is scaled by a learned number. Put your own formula in its place.
+    """
+    from mhakit.cli import scaffold
+
+    folder = scaffold.write_plugin(scaffold.names_of(name), Path(directory), description, author)
+    shown = shlex.quote(str(folder))
+    click.echo(f"mhakit: wrote {folder}", err=True)
+    click.echo(f'pip install -e {shown}"[test]" && pytest {shown}')
 
 
 def _chosen(name: str, given: Sequence[Sequence[int]], count: int) -> tuple[int, ...]:

@@ -38,7 +38,7 @@ def combination_rows(num_heads: int, head_width: int, model_width: int) -> list[
 
 
 def machine_facts() -> dict[str, Any]:
-    """Return versions, what the CPU backend runs on, and which backends there are."""
+    """Return versions, what the CPU backend runs on, and what is installed to be asked by name."""
     reasons = backends.availability()
     told: dict[str, Any] = {
         "mhakit": mhakit.__version__,
@@ -48,5 +48,12 @@ def machine_facts() -> dict[str, Any]:
     }
     if reasons["cpu"] is None:
         told |= backends.select("cpu").machine()
+    told["score_mods"] = {
+        f"{mod.name}({mod.options})": f"{mod.distribution} {mod.version}"
+        for mod in api.score_mods()
+    }
+    told["mixings"] = {
+        mixing.name: f"{mixing.distribution} {mixing.version}" for mixing in api.mixings()
+    }
     told["backends"] = reasons
     return told

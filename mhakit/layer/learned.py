@@ -18,10 +18,11 @@ from mhakit.api.parameters import (
 )
 from mhakit.errors import ParameterError
 from mhakit.layer.projections import Projections, as_learned
-from mhakit.layer.sizes import as_dtype, as_size, as_sizes
+from mhakit.layer.sizes import as_sizes
 from mhakit.layer.torch_state import read_torch_state
 from mhakit.plugin_api import HeadCombination, HeadShape
 from mhakit.registry import resolve
+from mhakit.validation import as_dtype, as_size
 
 __all__ = ["COMBINE", "Combination", "LearnedLayer"]
 
@@ -259,15 +260,15 @@ class LearnedLayer:
         combination : str, type or HeadCombination
             An installed name, a class, or an object of one.
         parameters : mapping of str to ndarray, optional
-            Values for its parameters, by the combination's own names (``weight``, ``bias``).
+            Values for its parameters, by the layer's names (``combine.weight``, ``combine.bias``).
         rng : int or numpy.random.Generator, optional
             Where the values of the others come from; None is fresh entropy.
 
         Returns
         -------
         tuple of str
-            The names of the parameters that were initialised: those not given, for which the
-            combination before had none of the same name and shape to keep. What was learned for
+            The layer's names of the parameters that were initialised: those not given, for which
+            the combination before had none of the same name and shape to keep. What was learned for
             one combination need not suit another: averaged heads that were trained to be
             concatenated say little.
 
@@ -284,7 +285,7 @@ class LearnedLayer:
         >>> from mhakit import MultiHeadAttention
         >>> layer = MultiHeadAttention(8, num_heads=2, rng=0)
         >>> layer.combine_with("average", rng=0)
-        ('weight',)
+        ('combine.weight',)
         """
         if parameters is not None:
             require_mapping(parameters)
@@ -296,7 +297,11 @@ class LearnedLayer:
             kept = self._combined.get(name)
             if kept is not None and kept.shape == tuple(spec.shape):
                 values[name] = kept
-        values |= parameters or {}
+        for name, value in (parameters or {}).items():
+            if not isinstance(name, str) or not name.startswith(COMBINE):
+                names = ", ".join(COMBINE + own for own in specs) or "none"
+                raise ParameterError(f"parameters of this layer must be: {names}, got {name!r}")
+            values[name.removeprefix(COMBINE)] = value
         generator = as_generator(rng)
         fresh = tuple(name for name in specs if name not in values)
         for name in fresh:
@@ -304,4 +309,4 @@ class LearnedLayer:
         checked = check_parameters(strategy, shape, values)
         self._combined = {name: array.astype(self.dtype) for name, array in checked.items()}
         self._strategy = strategy
-        return fresh
+        return tuple(COMBINE + name for name in fresh)

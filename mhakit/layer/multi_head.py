@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Literal, TypedDict, Unpack, overload
 
 from numpy.typing import ArrayLike, NDArray
 
-from mhakit.api.arguments import Causal, Integers, Window
+from mhakit.api.arguments import Causal, Integers, ScoreMod, Window
+from mhakit.api.asking import ask
 from mhakit.api.attending import attention
 from mhakit.api.combining import combine_by
 from mhakit.api.parameters import Rng
 from mhakit.api.stepping import attention_weights
 from mhakit.errors import ShapeError
-from mhakit.layer.learned import LearnedLayer
 from mhakit.layer.projections import as_input, as_source
+from mhakit.layer.saving import SavedLayer
 from mhakit.validation import as_float_array
 
 __all__ = ["AttentionKeywords", "MultiHeadAttention"]
@@ -34,12 +34,12 @@ class AttentionKeywords(TypedDict, total=False):
     scale: float | None
     softcap: float | None
     sinks: ArrayLike | None
-    score_mod: Callable[..., Any] | None
+    score_mod: ScoreMod
     score_args: tuple[Any, ...]
     backend: str | None
 
 
-class MultiHeadAttention(LearnedLayer):
+class MultiHeadAttention(SavedLayer):
     """Multi-head attention with learned weights: project, attend, combine the heads.
 
     Parameters
@@ -98,7 +98,7 @@ class MultiHeadAttention(LearnedLayer):
     >>> layer.heads(x).shape, layer(x).shape
     ((2, 4, 5, 4), (2, 5, 16))
     >>> layer.combine_with("average", rng=0)
-    ('weight',)
+    ('combine.weight',)
     >>> layer(x).shape
     (2, 5, 16)
     """
@@ -222,7 +222,7 @@ class MultiHeadAttention(LearnedLayer):
                     f"as heads is, got shape {hidden.shape}"
                 )
         batched = z.ndim == 4
-        output = combine_by(
+        question = ask(
             self._strategy,
             z if batched else z[None],
             self._combined,
@@ -230,8 +230,8 @@ class MultiHeadAttention(LearnedLayer):
             hidden_states=hidden if hidden is None or batched else hidden[None],
             training=training,
             rng=rng,
-            backend=backend,
         )
+        output = combine_by(question, backend)
         return output if batched else output[0]
 
     @overload

@@ -1,16 +1,11 @@
-"""The sizes and the dtype a layer is asked for, checked."""
+"""The sizes a layer is asked for, checked."""
 
 from __future__ import annotations
 
-from typing import Any
+from mhakit.errors import ParameterError
+from mhakit.validation import as_size
 
-import numpy as np
-
-from mhakit.errors import DTypeError, ParameterError
-
-__all__ = ["as_dtype", "as_size", "as_sizes"]
-
-FLOATS = ("float64", "float32", "float16", "bfloat16")
+__all__ = ["as_sizes"]
 
 
 def as_sizes(
@@ -34,23 +29,3 @@ def as_sizes(
     D = M // H if head_width is None else as_size(head_width, "head_width")
     E = D if value_width is None else as_size(value_width, "value_width")
     return M, H, G, D, E
-
-
-def as_dtype(dtype: object) -> np.dtype[Any]:
-    """Return the dtype of a layer: one of the four floats."""
-    rule = "dtype must be float64, float32, float16 or ml_dtypes.bfloat16"
-    try:
-        result: np.dtype[Any] = np.dtype(dtype)  # type: ignore[call-overload]
-    except TypeError as error:
-        raise DTypeError(f"{rule}, got {dtype!r}") from error
-    # NumPy reads None as float64
-    if dtype is None or result.name not in FLOATS or not result.isnative:
-        raise DTypeError(f"{rule}, got {dtype!r}")
-    return result
-
-
-def as_size(value: object, name: str) -> int:
-    """Return a size as an int."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise ParameterError(f"{name} must be an int of at least 1, got {value!r}")
-    return int(value)

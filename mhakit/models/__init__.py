@@ -8,5 +8,6 @@ from mhakit.models.encoder import Encoder, load
 from mhakit.models.layers import EncoderLayer
 from mhakit.models.run import LayerRun, Run
 from mhakit.models.sentence import Sentence
+from mhakit.models.text import read_sentences
 
-__all__ = ["Encoder", "EncoderLayer", "LayerRun", "Run", "Sentence", "load"]
+__all__ = ["Encoder", "EncoderLayer", "LayerRun", "Run", "Sentence", "load", "read_sentences"]

@@ -101,7 +101,7 @@ class LayerRun:
         combined : ndarray of float32, shape (B, T, M)
             The heads combined so.
         fresh : list of str
-            The parameters that were freshly initialised.
+            The layer's names of the parameters that were freshly initialised.
 
         Raises
         ------
@@ -119,7 +119,7 @@ class LayerRun:
         >>> first = models.load().run("the cat sat on the mat").layers[0]
         >>> combined, fresh = first.combine_with("average")
         >>> combined.shape, fresh
-        ((1, 8, 384), ['weight'])
+        ((1, 8, 384), ['combine.weight'])
         """
         other = copy.deepcopy(self.attention)
         fresh = list(other.combine_with(combination, rng=rng))

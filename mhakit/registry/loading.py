@@ -1,22 +1,51 @@
-"""One entry point -> the combinations it registers, or the reason why it is left out."""
+"""One entry point -> what it registers, or the reason why it is left out."""
 
 from __future__ import annotations
 
-import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
 from importlib import metadata
+from typing import Any
 
 import pluggy
 
 from mhakit.errors import PluginError
-from mhakit.plugin_api import ENTRY_POINT_GROUP, CombinationHooks, HeadCombination
+from mhakit.plugin_api import ENTRY_POINT_GROUP, Hooks
 
-__all__ = ["Plugin", "cause_of", "check_class", "check_options", "plugins", "register"]
+__all__ = ["Kind", "Offer", "Plugin", "cause_of", "plugins", "register"]
 
-HOOK = "mhakit_register_combinations"
+HOOKS = "mhakit_register_combinations, mhakit_register_score_mods or mhakit_register_mixings"
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """One thing that a plugin registers under a name: a class, or the factory of a score mod."""
+
+    name: str
+    reference: str
+    thing: Any
+
+    @property
+    def label(self) -> str:
+        """What the thing is called in its module."""
+        return str(getattr(self.thing, "__qualname__", repr(self.thing)))
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What can be registered: combinations, score mods, mixings."""
+
+    noun: str
+    things: str
+    """what one registers, in the plural"""
+    hook: str
+    offer: Callable[..., Offer]
+    """checks the arguments of ``register`` and returns the offer, or raises PluginError"""
+    missing: type[PluginError]
+    """raised for a name that nobody registered"""
+    way_out: str
+    """how to do without the name"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,73 +87,40 @@ def plugins() -> Iterator[Plugin | str]:
             yield Plugin(name, version, entry)
 
 
-def register(found: Plugin) -> list[type[HeadCombination]]:
-    """Load one plugin, check its hooks, and return the classes it registers."""
+def register(found: Plugin, kinds: Sequence[Kind]) -> list[tuple[Kind, Offer]]:
+    """Load one plugin, check its hooks, and return what it registers of each kind."""
     manager = pluggy.PluginManager(ENTRY_POINT_GROUP)
-    manager.add_hookspecs(CombinationHooks)
+    manager.add_hookspecs(Hooks)
     plugin = found.entry.load()
     try:
         manager.register(plugin, name=found.entry.name)
     except pluggy.PluginValidationError as error:
         told = " ".join(str(error).split())
-        raise PluginError(f"{HOOK} must take the one argument register; {told}") from error
+        raise PluginError(f"its hook must take the one argument register; {told}") from error
     hooks = manager.get_hookcallers(plugin) or []
     try:
         manager.check_pending()
     except pluggy.PluginValidationError as error:
         unknown = ", ".join(hook.name for hook in hooks if not hook.has_spec())
-        raise PluginError(f"its hook must be named {HOOK}, got {unknown}") from error
+        raise PluginError(f"its hook must be named {HOOKS}, got {unknown}") from error
     if not hooks:
-        raise PluginError(f"it must have a function {HOOK}(register) marked @hookimpl, got none")
+        raise PluginError(f"it must have a function marked @hookimpl, {HOOKS}, got none")
 
-    classes: list[type[HeadCombination]] = []
-    manager.hook.mhakit_register_combinations(register=classes.append)
-    if not classes:
-        raise PluginError("it must register a combination, got none; its hook must call register")
-    by_name: dict[str, type[HeadCombination]] = {}
-    for cls in classes:
-        check_class(cls)
-        check_options(cls)
-        if by_name.setdefault(cls.name, cls) is not cls:
-            raise PluginError(f"it must register {cls.name!r} once, got two classes of that name")
-    return list(by_name.values())
+    offers: dict[tuple[str, str], tuple[Kind, Offer]] = {}
+    for kind in kinds:
 
+        def take(*args: Any, _kind: Kind = kind, **keywords: Any) -> None:
+            offer = _kind.offer(*args, **keywords)
+            first = offers.setdefault((_kind.noun, offer.name), (_kind, offer))[1]
+            if first.thing is not offer.thing:
+                raise PluginError(
+                    f"it must register {offer.name!r} once, got two {_kind.things} of that name"
+                )
 
-def check_class(cls: object) -> None:
-    """Raise PluginError unless ``cls`` keeps the rules of `mhakit.plugin_api`."""
-    if not isinstance(cls, type) or not issubclass(cls, HeadCombination):
-        raise PluginError(f"a combination must be a subclass of HeadCombination, got {cls!r}")
-    for attribute in ("name", "reference"):
-        text = getattr(cls, attribute, None)
-        if not isinstance(text, str) or not text:
-            raise PluginError(
-                f"combination {cls.__qualname__} must have the class attribute {attribute}, "
-                f"a string that is not empty, got {text!r}"
-            )
-    if cls.plan is HeadCombination.plan and cls.forward is HeadCombination.forward:
-        raise PluginError(f"combination {cls.name!r} must define plan or forward, got neither")
-
-
-@cache
-def check_options(cls: type[HeadCombination]) -> None:
-    """Raise PluginError unless ``cls()`` can be called; options have defaults."""
-    if inspect.isabstract(cls):
-        raise PluginError(
-            f"combination {cls.name!r} must define {', '.join(sorted(cls.__abstractmethods__))}, "
-            "got an abstract class"
-        )
-    options = inspect.signature(cls).parameters.values()
-    required = [
-        option.name
-        for option in options
-        if option.default is option.empty
-        and option.kind not in (option.VAR_POSITIONAL, option.VAR_KEYWORD)
-    ]
-    if required:
-        raise PluginError(
-            f"combination {cls.name!r} must have a default for every constructor argument, "
-            f"got none for {', '.join(required)}"
-        )
+        getattr(manager.hook, kind.hook)(register=take)
+    if not offers:
+        raise PluginError("it must register something, got nothing; its hook must call register")
+    return list(offers.values())
 
 
 def cause_of(error: BaseException) -> str:

@@ -14,11 +14,14 @@ from mhakit.problem import UNBOUNDED
 
 __all__ = [
     "as_array",
+    "as_dtype",
     "as_float_array",
     "as_indices",
     "as_integers",
     "as_output",
+    "as_size",
     "empty",
+    "out_of_memory",
     "require_layout",
     "require_rank",
     "require_same_dtype",
@@ -115,12 +118,17 @@ def empty(shape: tuple[int, ...], dtype: np.dtype[Any], what: str) -> Array:
     try:
         return np.empty(shape, dtype)
     except (MemoryError, ValueError) as error:  # ValueError: more than the address space
-        size = math.prod(shape) * dtype.itemsize
-        raise OutOfMemory(
-            f"{what} of shape {shape} and dtype {dtype.name} must fit in memory, "
-            f"got a request of {size:,} bytes that was refused; "
-            "ask for fewer rows or heads at a time"
-        ) from error
+        raise out_of_memory(shape, dtype, what) from error
+
+
+def out_of_memory(shape: tuple[int, ...], dtype: np.dtype[Any], what: str) -> OutOfMemory:
+    """Return the error that says how many bytes were asked for."""
+    size = math.prod(shape) * dtype.itemsize
+    return OutOfMemory(
+        f"{what} of shape {shape} and dtype {dtype.name} must fit in memory, "
+        f"got a request of {size:,} bytes that was refused; "
+        "ask for fewer rows or heads at a time"
+    )
 
 
 def as_output(
@@ -173,3 +181,23 @@ def as_indices(indices: object | None, name: str, size: int, letter: str) -> NDA
             f"{name} must lie in [{-size}, {size}) as {letter}={size}, got {int(wrong[0])}"
         )
     return np.asarray(np.where(array < 0, array + size, array), dtype=np.int64)
+
+
+def as_dtype(dtype: object) -> np.dtype[Any]:
+    """Return the dtype of parameters: one of the four floats."""
+    rule = "dtype must be float64, float32, float16 or ml_dtypes.bfloat16"
+    try:
+        result: np.dtype[Any] = np.dtype(dtype)  # type: ignore[call-overload]
+    except TypeError as error:
+        raise DTypeError(f"{rule}, got {dtype!r}") from error
+    # NumPy reads None as float64
+    if dtype is None or result.name not in FLOATS or not result.isnative:
+        raise DTypeError(f"{rule}, got {dtype!r}")
+    return result
+
+
+def as_size(value: object, name: str) -> int:
+    """Return a size as an int."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise ParameterError(f"{name} must be an int of at least 1, got {value!r}")
+    return int(value)

@@ -20,7 +20,7 @@ from mhakit.validation.arrays import (
 )
 from mhakit.validation.visibility import as_band, as_lengths
 
-__all__ = ["as_problem", "as_sinks"]
+__all__ = ["as_bias", "as_mask", "as_problem", "as_sinks", "canonical"]
 
 Array = NDArray[Any]
 
@@ -54,32 +54,22 @@ def as_problem(
     if k.dtype != q.dtype or (v is not None and v.dtype != q.dtype):
         require_same_dtype({"query": q, "key": k} | ({} if v is None else {"value": v}))
     batched = q.ndim != 3
-    q = _canonical(q, "query", batched, layout, "BHTD")
-    k = _canonical(k, "key", batched, layout, "BGSD")
-    v = None if v is None else _canonical(v, "value", batched, layout, "BGSE")
+    q = canonical(q, "query", batched, layout, "BHTD")
+    k = canonical(k, "key", batched, layout, "BGSD")
+    v = None if v is None else canonical(v, "value", batched, layout, "BGSE")
     _check_sizes(q, k, v)
     B, H, T, D = q.shape
     S = k.shape[2]
 
-    mask_array = None
-    if mask is not None:
-        mask_array = as_array(mask, "mask")
-        if mask_array.dtype != np.bool_:
-            raise DTypeError(
-                f"mask must be bool, True where a source may be seen, got {mask_array.dtype.name}; "
-                "pass numbers that are added to the scores as bias="
-            )
-        mask_array = _per_score(mask_array, "mask", batched, (B, H, T, S))
-    bias_array = None
-    if bias is not None:
-        bias_array = _per_score(as_float_array(bias, "bias"), "bias", batched, (B, H, T, S))
+    mask_array = None if mask is None else as_mask(mask, batched, (B, H, T, S))
+    bias_array = None if bias is None else as_bias(bias, batched, (B, H, T, S))
     sinks_array = None
     if sinks is not None:
         sinks_array = as_sinks(sinks, H)
     if score_mod is not None and not callable(score_mod):
         raise ParameterError(
             "score_mod must be a function (score, b, h, t, s, *score_args) -> score, "
-            f"got {type(score_mod).__name__}"
+            f"or an installed name, got {type(score_mod).__name__}"
         )
     if not isinstance(score_args, tuple):
         raise ParameterError(f"score_args must be a tuple, got {type(score_args).__name__}")
@@ -98,6 +88,24 @@ def as_problem(
     return problem, batched
 
 
+def as_mask(
+    mask: object, batched: bool, shape: tuple[int, ...], heads: str = "H"
+) -> NDArray[np.bool_]:
+    """Check a mask and broadcast it, without a copy, to (B, H, T, S)."""
+    array = as_array(mask, "mask")
+    if array.dtype != np.bool_:
+        raise DTypeError(
+            f"mask must be bool, True where a source may be seen, got {array.dtype.name}; "
+            "pass numbers that are added to the scores as bias="
+        )
+    return _per_score(array, "mask", batched, shape, heads)
+
+
+def as_bias(bias: object, batched: bool, shape: tuple[int, ...], heads: str = "H") -> Array:
+    """Check a bias and broadcast it, without a copy, to (B, H, T, S)."""
+    return _per_score(as_float_array(bias, "bias"), "bias", batched, shape, heads)
+
+
 def as_sinks(sinks: object, H: int) -> Array:
     """Check sinks: floats, one for each query head."""
     array = as_float_array(sinks, "sinks")
@@ -106,7 +114,7 @@ def as_sinks(sinks: object, H: int) -> Array:
     return array
 
 
-def _canonical(array: Array, name: str, batched: bool, layout: str, letters: str) -> Array:
+def canonical(array: Array, name: str, batched: bool, layout: str, letters: str) -> Array:
     """View ``array`` in the axis order of ``letters``, with a B axis."""
     given = letters if layout == "BHTD" else letters[0] + letters[2] + letters[1] + letters[3]
     require_rank(array, name, batched, given)
@@ -137,10 +145,10 @@ def _check_sizes(query: Array, key: Array, value: Array | None) -> None:
         raise ShapeError("value must have E of at least 1, got E=0")
 
 
-def _per_score(array: Array, name: str, batched: bool, shape: tuple[int, ...]) -> Array:
+def _per_score(array: Array, name: str, batched: bool, shape: tuple[int, ...], heads: str) -> Array:
     """Broadcast a mask or bias, without a copy, to (B, H, T, S)."""
     target = shape if batched else shape[1:]
-    letters = "(B, H, T, S)" if batched else "(H, T, S)"
+    letters = f"({'B, ' if batched else ''}{heads}, T, S)"
     try:
         wide = np.broadcast_to(array, target)
     except ValueError as error:

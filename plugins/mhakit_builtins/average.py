@@ -9,20 +9,13 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from mhakit.plugin_api import (
-    Array,
-    CombinationPlan,
-    HeadCombination,
-    HeadShape,
-    ParameterSpec,
-    Register,
-    hookimpl,
-)
+from mhakit.plugin_api import Array, CombinationPlan, HeadShape, Register, hookimpl
+from mhakit_builtins.projecting import Projecting
 
 __all__ = ["Average"]
 
 
-class Average(HeadCombination):
+class Average(Projecting):
     """Average the heads' outputs, then project the (B, T, E) average.
 
     ``Y = mean_h(Z_h) W + b``: 1/H of the parameters and of the projection's work of
@@ -55,15 +48,13 @@ class Average(HeadCombination):
     name = "average"
     reference = "arXiv:1710.10903"
 
-    def __init__(self, bias: bool = True) -> None:
-        self.bias = bias
+    def groups(self, num_heads: int) -> int:
+        """Return 1: all heads become one."""
+        return 1
 
-    def parameters(self, shape: HeadShape) -> dict[str, ParameterSpec]:
-        """Return ``weight`` (E, M) and, where there is one, ``bias`` (M,)."""
-        specs = {"weight": ParameterSpec((shape.head_width, shape.model_width), "uniform_fan_in")}
-        if self.bias:
-            specs["bias"] = ParameterSpec((shape.model_width,), "zeros")
-        return specs
+    def weighing_flops(self, shape: HeadShape) -> int:
+        """Return the H * E multiplications by 1/H."""
+        return shape.concat_width
 
     def plan(
         self,
@@ -75,12 +66,7 @@ class Average(HeadCombination):
         rng: np.random.Generator | None,
     ) -> CombinationPlan:
         """Return one group of all heads, each weighted 1/H."""
-        return CombinationPlan(
-            groups=1,
-            weight=parameters["weight"],
-            bias=parameters.get("bias"),
-            head_weights=1 / heads.shape[1],
-        )
+        return self.project(heads, parameters, head_weights=1 / heads.shape[1])
 
     def fold(self, parameters: Mapping[str, Array], shape: HeadShape) -> tuple[Array, Array | None]:
         """Return W / H for each head, one below the other."""

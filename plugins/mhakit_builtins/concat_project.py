@@ -9,20 +9,13 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from mhakit.plugin_api import (
-    Array,
-    CombinationPlan,
-    HeadCombination,
-    HeadShape,
-    ParameterSpec,
-    Register,
-    hookimpl,
-)
+from mhakit.plugin_api import Array, CombinationPlan, HeadShape, Register, hookimpl
+from mhakit_builtins.projecting import Projecting
 
 __all__ = ["ConcatProject"]
 
 
-class ConcatProject(HeadCombination):
+class ConcatProject(Projecting):
     """Lay the heads side by side and project them with one matrix.
 
     ``Y = concat_h(Z_h) W_O + b``, which is ``sum_h Z_h W_h + b`` with W_h the (E, M) rows of W_O
@@ -48,16 +41,6 @@ class ConcatProject(HeadCombination):
     name = "concat_project"
     reference = "arXiv:1706.03762"
 
-    def __init__(self, bias: bool = True) -> None:
-        self.bias = bias
-
-    def parameters(self, shape: HeadShape) -> dict[str, ParameterSpec]:
-        """Return ``weight`` (H*E, M) and, where there is one, ``bias`` (M,)."""
-        specs = {"weight": ParameterSpec((shape.concat_width, shape.model_width), "uniform_fan_in")}
-        if self.bias:
-            specs["bias"] = ParameterSpec((shape.model_width,), "zeros")
-        return specs
-
     def plan(
         self,
         heads: Array,
@@ -68,9 +51,7 @@ class ConcatProject(HeadCombination):
         rng: np.random.Generator | None,
     ) -> CombinationPlan:
         """Return a group per head, unweighted, projected."""
-        return CombinationPlan(
-            groups=heads.shape[1], weight=parameters["weight"], bias=parameters.get("bias")
-        )
+        return self.project(heads, parameters)
 
     def fold(self, parameters: Mapping[str, Array], shape: HeadShape) -> tuple[Array, Array | None]:
         """Return the parameters as they are."""

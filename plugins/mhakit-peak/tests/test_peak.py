@@ -25,16 +25,6 @@ def test_of_equally_large_heads_the_first_wins():
     assert result.item() == -1
 
 
-def test_it_is_found_by_name(heads):
-    (record,) = [record for record in mhakit.combinations() if record.name == "peak"]
-    assert (record.cls, record.distribution) == (Peak, "mhakit-peak")
-
-
-def test_a_row_depends_on_its_own_heads_alone(heads):
-    whole = mhakit.combine(heads, "peak", IDENTITY)
-    np.testing.assert_array_equal(mhakit.combine(heads[:, :, 2:3], "peak", IDENTITY), whole[:, 2:3])
-
-
 def test_a_layer_uses_it():
     layer = mhakit.MultiHeadAttention(12, H, combine="peak", rng=0)
     x = np.random.default_rng(1).normal(size=(T, 12)).astype(np.float32)
