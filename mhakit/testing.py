@@ -20,7 +20,16 @@ from mhakit.backends.reference import Arithmetic
 from mhakit.problem import computation_dtype
 from mhakit.validation import as_indices, as_problem
 
-__all__ = ["GRID", "Budget", "Sizes", "assert_within", "budget", "covering_array", "draw"]
+__all__ = [
+    "GRID",
+    "Budget",
+    "Sizes",
+    "allowance",
+    "assert_within",
+    "budget",
+    "covering_array",
+    "draw",
+]
 
 Array = NDArray[Any]
 
@@ -114,9 +123,23 @@ def budget(function: str, *arrays: Any, **keywords: Any) -> tuple[Budget, ...]:
     with_lse = (dtype, real)
     dtypes = {"attention": with_lse, "merge_attention": with_lse, "attention_scores": (real,)}
     return tuple(
-        Budget(truth, _allowed(truth, guess, rounded))
+        Budget(truth, allowance(truth, guess, rounded))
         for truth, guess, rounded in zip(exact, plain, dtypes.get(function, (dtype,)), strict=True)
     )
+
+
+def allowance(exact: Array, plain: Array, dtype: np.dtype[Any]) -> float:
+    """Return how far from ``exact`` a result of that dtype may lie, beside a ``plain`` one.
+
+    Examples
+    --------
+    >>> allowance(np.ones(3), np.ones(3, np.float32), np.dtype(np.float32)) == 2 * 2.0**-24
+    True
+    """
+    mantissa = {"float64": 53, "float32": 24, "float16": 11, "bfloat16": 8}[dtype.name]
+    largest = np.max(np.abs(exact[np.isfinite(exact)]), initial=0.0)
+    rounding = float(largest) * 2.0**-mantissa + {"float16": 2.0**-25}.get(dtype.name, 0.0)
+    return 2 * (_largest(plain.astype(exact.dtype), exact) + rounding)
 
 
 def assert_within(actual: Array, expected: Budget, what: str = "result") -> None:
@@ -171,13 +194,6 @@ def _covered(row: dict[int, int], i: int, x: int, missing: set[Any]) -> int:
 def _largest(a: Array, b: Array) -> float:
     finite = np.isfinite(b)
     return float(np.max(np.abs(a[finite] - b[finite]), initial=0.0))
-
-
-def _allowed(exact: Array, plain: Array, dtype: np.dtype[Any]) -> float:
-    mantissa = {"float64": 53, "float32": 24, "float16": 11, "bfloat16": 8}[dtype.name]
-    largest = np.max(np.abs(exact[np.isfinite(exact)]), initial=0.0)
-    rounding = float(largest) * 2.0**-mantissa + {"float16": 2.0**-25}.get(dtype.name, 0.0)
-    return 2 * (_largest(plain.astype(exact.dtype), exact) + rounding)
 
 
 def _matmul_in_order(a: Array, b: Array) -> Array:

@@ -1,0 +1,86 @@
+"""Combining heads beside NumPy's best form of the same arithmetic."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mhakit.bench.contest import Call, Contest, Peer
+from mhakit.bench.rows import Combination
+from mhakit.bench.timing import fastest
+from mhakit.testing import Budget, allowance, assert_within
+
+__all__ = ["contest", "numpy_forms"]
+
+Array = NDArray[Any]
+Parameters = dict[str, Array]
+
+
+def contest(work: Combination) -> Contest:
+    """Return mhakit's call and NumPy's, on heads that lie as attention writes them."""
+    import mhakit
+
+    rng, M = np.random.default_rng(0), work.H * work.E
+    layer = mhakit.MultiHeadAttention(M, work.H, combine=work.name, rng=0)
+    heads = rng.standard_normal((1, work.T, work.H, work.E)).astype(np.float32).swapaxes(1, 2)
+    hidden = rng.standard_normal((1, work.T, M)).astype(np.float32)
+    learned = {
+        name.removeprefix("combine."): value
+        for name, value in layer.parameters().items()
+        if name.startswith("combine.")
+    }
+
+    def mine() -> Array:
+        return mhakit.combine(heads, work.name, learned, hidden_states=hidden)
+
+    return Contest(mine, {"numpy": partial(_numpy, work.name, heads, learned, mine)})
+
+
+def numpy_forms(name: str, heads: Array, parameters: Parameters) -> dict[str, Call]:
+    """Return the ways to write a combination in NumPy, none where none is written down."""
+    B, H, T, E = heads.shape
+    real = heads.dtype.type
+    weight, bias = parameters.get("weight"), parameters.get("bias")
+    if weight is None or bias is None:
+        return {}
+
+    def project(z: Array) -> Array:
+        out = z @ weight
+        out += bias
+        return np.asarray(out)
+
+    def added() -> Array:
+        total = heads[:, 0].copy()
+        for h in range(1, H):
+            total += heads[:, h]
+        total *= real(1 / H)
+        return project(total)
+
+    if name == "concat_project":
+        return {"matmul": lambda: project(heads.swapaxes(1, 2).reshape(B, T, H * E))}
+    if name == "average":
+        return {
+            "mean": lambda: project(heads.mean(axis=1)),
+            "sum": lambda: project(heads.sum(axis=1) * real(1 / H)),
+            "head by head": added,
+            "einsum": lambda: project(np.einsum("bhte->bte", heads) * real(1 / H)),
+        }
+    return {}
+
+
+def _numpy(name: str, heads: Array, parameters: Parameters, mine: Call) -> Peer:
+    forms = numpy_forms(name, heads, parameters)
+    if not forms:
+        raise AssertionError(f"no form of {name} in NumPy is written down")
+    wide = {key: value.astype(np.float64) for key, value in parameters.items()}
+    exact = numpy_forms(name, heads.astype(np.float64), wide)
+    for form, call in forms.items():
+        truth, plain = np.asarray(exact[form]()), np.asarray(call())
+        expected = Budget(truth, allowance(truth, plain, plain.dtype))
+        assert_within(np.asarray(mine()), expected, "mhakit")
+        assert_within(plain, expected, f"NumPy, {form}")
+    best = fastest(forms)
+    return Peer(forms[best], best)
