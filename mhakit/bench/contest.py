@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from importlib import import_module
 from importlib.util import find_spec
 
 from mhakit.errors import MissingExtra
 
-__all__ = ["Call", "Contest", "Peer", "installed", "need", "threads"]
+__all__ = ["Call", "Contest", "Peer", "installed", "load_peers", "need", "threads"]
 
 Call = Callable[[], object]
 
+_OPENMP = "numba.np.ufunc.omppool"
 _MODULES = {"torch": ("torch",), "onnxruntime": ("onnxruntime", "onnx"), "numpy": ("numpy",)}
 
 
@@ -40,10 +43,23 @@ def installed(peer: str) -> bool:
 
 
 def need(peer: str) -> None:
-    """Raise MissingExtra unless a peer is installed."""
+    """Raise MissingExtra unless a peer is installed, AssertionError where it would run badly."""
     missing = [module for module in _MODULES[peer] if find_spec(module) is None]
     if missing:
         raise MissingExtra(f"{missing[0]} is not installed; pip install {missing[0]} brings it")
+    if peer == "torch" and "torch" not in sys.modules and _OPENMP in sys.modules:
+        raise AssertionError("torch must be imported before Numba's threads start")
+
+
+def load_peers() -> None:
+    """Import the peers that are installed, before any kernel runs.
+
+    Numba's OpenMP layer switches nested regions on. Where torch is imported after it has started,
+    both share one libgomp, and every product inside torch's attention starts threads of its own.
+    """
+    for peer in _MODULES:
+        if installed(peer):
+            import_module(_MODULES[peer][0])
 
 
 @cache

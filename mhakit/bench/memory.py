@@ -37,9 +37,7 @@ def growth(work: Prefill | Decoding) -> tuple[float, str]:
         )
         figure = (many - few) / (work.T[1] - work.T[0])
     else:
-        few, many = (
-            peak(Sizes(1, HEADS, HEADS, 1, S, WIDTH, WIDTH), work.dtype) for S in work.S
-        )
+        few, many = (peak(Sizes(1, HEADS, HEADS, 1, S, WIDTH, WIDTH), work.dtype) for S in work.S)
         row = 4 * HEADS * WIDTH  # bytes of what is kept of a target, in float32
         figure = row * (work.S[1] - work.S[0]) / max(many - few, 1)
     return figure, f"{few:,} to {many:,} bytes"

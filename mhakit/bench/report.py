@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from mhakit.bench.contest import load_peers
 from mhakit.bench.machine import facts
 from mhakit.bench.measuring import Result, headline, measure_all
 from mhakit.bench.rows import Row
@@ -25,6 +26,7 @@ def run(rows: Iterable[Row], *, quick: bool = False, file: str | None = None) ->
     """
     if file not in (None, "-"):
         _writable(Path(str(file)))
+    load_peers()
     machine = facts()
     table = None if file == "-" else Table()
     if table is not None:

@@ -13,7 +13,7 @@ from mhakit.bench.rows import wanted
 
 __all__ = ["Table"]
 
-WIDTHS = {"family": 21, "shape": 25, "against": 18, "measured": 9, "spread": 15, "at least": 12}
+WIDTHS = {"family": 21, "shape": 31, "against": 19, "measured": 9, "spread": 15, "at least": 12}
 MARKS = {True: ("yes", "green"), False: ("NO", "bold red"), None: ("", "")}
 
 
