@@ -1,32 +1,25 @@
 """Attention and its peers: NumPy's formula, torch's fused kernel, onnxruntime's operator.
 
-Before a peer is timed it is checked: a sample of targets of both sides lies within the error
-budget of `mhakit.testing`, the two agree everywhere as far as that budget lets them, and the
-peer runs its fast path on as many threads.
+Before a peer is timed it is checked: equal results, its fast path, as many threads.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mhakit.bench.contest import Call, Contest, Peer, need, threads
+from mhakit.bench.checks import as_numpy, hold, sample
+from mhakit.bench.contest import Call, Contest, Peer, need, threads, torch_alike
 from mhakit.bench.rows import Attention
-from mhakit.testing import assert_within, budget, draw
+from mhakit.testing import budget, draw
 
-if TYPE_CHECKING:
-    import torch
-
-__all__ = ["MAKE", "Case", "as_numpy", "case", "check", "contest", "dtype_of", "sample"]
+__all__ = ["MAKE", "Case", "case", "check", "contest", "dtype_of"]
 
 Array = NDArray[Any]
-
-SAMPLE = 6
-"""Targets that are held against the exact result, at the most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +46,9 @@ def dtype_of(name: str) -> np.dtype[Any]:
     if name == "bfloat16":
         import ml_dtypes
 
-        return np.dtype(ml_dtypes.bfloat16)
-    return np.dtype(name)
+        name = ml_dtypes.bfloat16
+    result: np.dtype[Any] = np.dtype(name)
+    return result
 
 
 def alibi(score: Any, b: int, h: int, t: int, s: int, slopes: Any) -> Any:
@@ -114,39 +108,16 @@ def _checked(given: Case, mine: Call, name: str) -> Peer:
 
 
 def check(given: Case, mine: Array, other: Array, name: str) -> None:
-    """Raise AssertionError unless both results are what the row asks for.
-
-    Held against the exact result are a few targets and the one where the two differ most: where
-    both are within the budget there, they agree within twice of it everywhere.
-    """
-    rows = sample(mine, other)
+    """Raise AssertionError unless both results are what the row asks for."""
+    B, H, _, D = given.query.shape
+    rows = sample(mine, other, B * H * given.key.shape[2] * D)
     changed = {
         what: array if array.shape[2] == 1 else array[:, :, rows]
         for what, array in (("mask", given.mask), ("bias", given.bias))
         if array is not None
     }
     expected = budget("attention", given.query[:, :, rows], given.key, given.value, **changed)[0]
-    assert_within(mine[:, :, rows], expected, "mhakit")
-    assert_within(other[:, :, rows], expected, name)
-
-
-def sample(mine: Array, other: Array) -> Array:
-    """Return targets to check of two results (B, …, T, E): some, and where they differ most."""
-    if mine.shape != other.shape:
-        raise AssertionError(f"mhakit returned shape {mine.shape}, the peer {other.shape}")
-    T = mine.shape[-2]
-    apart = np.abs(mine.astype(np.float64) - other.astype(np.float64))
-    worst = int(np.argmax(np.moveaxis(apart, -2, 0).reshape(T, -1).max(axis=1)))
-    some = np.random.default_rng(T).integers(0, T, SAMPLE - 3)
-    return np.unique([0, T - 1, worst, *some])
-
-
-def as_numpy(result: Any) -> Array:
-    """Return a peer's result as an array; torch's bfloat16, which NumPy lacks, as float32."""
-    if hasattr(result, "detach"):
-        result = result.detach()
-        return np.asarray((result.float() if result.element_size() == 2 else result).numpy())
-    return np.asarray(result)
+    hold({"mhakit": mine[:, :, rows], name: other[:, :, rows]}, expected)
 
 
 def with_mhakit(given: Case) -> Call:
@@ -180,13 +151,10 @@ def with_numpy(given: Case) -> Call:
 
 def with_torch(given: Case) -> Call:
     """Torch's scaled_dot_product_attention on its fused kernel for the CPU."""
-    import torch
+    torch = torch_alike()
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.nn.functional import scaled_dot_product_attention
 
-    torch.set_num_threads(threads())
-    if torch.get_num_threads() != threads():
-        raise AssertionError(f"torch runs {torch.get_num_threads()} threads, mhakit {threads()}")
     query, key, value = (_tensor(array) for array in (given.query, given.key, given.value))
     keywords: dict[str, Any] = {}
     if given.plainly_causal:
@@ -197,7 +165,7 @@ def with_torch(given: Case) -> Call:
     if given.key.shape[1] != given.query.shape[1]:
         keywords["enable_gqa"] = True
 
-    def call() -> torch.Tensor:
+    def call() -> Any:
         with torch.inference_mode():
             return scaled_dot_product_attention(query, key, value, **keywords)
 
@@ -206,7 +174,7 @@ def with_torch(given: Case) -> Call:
     return call
 
 
-def _tensor(array: Array) -> torch.Tensor:
+def _tensor(array: Array) -> Any:
     import torch
 
     if array.dtype.name == "bfloat16":

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
+from typing import Any
 
 from mhakit.errors import MissingExtra
 
-__all__ = ["Call", "Contest", "Peer", "installed", "load_peers", "need", "threads"]
+__all__ = ["Call", "Contest", "Peer", "installed", "load_peers", "need", "threads", "torch_alike"]
 
 Call = Callable[[], object]
 
@@ -60,6 +61,16 @@ def load_peers() -> None:
     for peer in _MODULES:
         if installed(peer):
             import_module(_MODULES[peer][0])
+
+
+def torch_alike() -> Any:
+    """Return torch, running on as many threads as mhakit."""
+    import torch
+
+    torch.set_num_threads(threads())
+    if torch.get_num_threads() != threads():
+        raise AssertionError(f"torch runs {torch.get_num_threads()} threads, mhakit {threads()}")
+    return torch
 
 
 @cache

@@ -9,11 +9,11 @@ from unittest.mock import patch
 import numpy as np
 from numpy.typing import NDArray
 
-from mhakit.bench.attention import as_numpy, sample
-from mhakit.bench.contest import Call, Contest, Peer, need, threads
+from mhakit.bench.checks import as_numpy, hold, sample
+from mhakit.bench.contest import Call, Contest, Peer, need, torch_alike
 from mhakit.bench.rows import Layer
 from mhakit.bench.timing import fastest
-from mhakit.testing import Budget, allowance, assert_within
+from mhakit.testing import Budget, allowance
 
 __all__ = ["check", "contest"]
 
@@ -52,7 +52,7 @@ def draw_state(work: Layer) -> State:
 
 def formula(work: Layer, state: State, x: Array, rows: Array, real: Any) -> tuple[Array, Array]:
     """Return output and weights of the targets ``rows``, computed in ``real``."""
-    B, T, M = x.shape
+    B, _, M = x.shape
     H, D = work.H, work.M // work.H
     wide = {name: array.astype(real) for name, array in state.items()}
     weights, biases = np.split(wide["in_proj_weight"], 3), np.split(wide["in_proj_bias"], 3)
@@ -71,20 +71,18 @@ def formula(work: Layer, state: State, x: Array, rows: Array, real: Any) -> tupl
 def check(work: Layer, state: State, x: Array, mine: Any, other: Any, name: str) -> None:
     """Raise AssertionError unless both results are the layer's; with weights, a pair each."""
     for i, what in enumerate(("output", "weights")[: 1 + work.weights]):
-        sides = [as_numpy(side[i] if work.weights else side) for side in (mine, other)]
-        rows = sample(*sides)
+        ours, theirs = (as_numpy(side[i] if work.weights else side) for side in (mine, other))
+        rows = sample(ours, theirs, work.B * work.T * work.M)
         exact = formula(work, state, x, rows, np.float64)[i]
         plain = formula(work, state, x, rows, np.float32)[i]
         expected = Budget(exact, allowance(exact, plain, np.dtype(np.float32)))
-        for side, who in zip(sides, ("mhakit", name), strict=True):
-            assert_within(side[..., rows, :], expected, f"{who}, {what}")
+        sides = {"mhakit": ours[..., rows, :], name: theirs[..., rows, :]}
+        hold({f"{who}, {what}": side for who, side in sides.items()}, expected)
 
 
 def _torch(work: Layer, state: State, x: Array, mine: Call) -> Peer:
     need("torch")
-    import torch
-
-    torch.set_num_threads(threads())
+    torch = torch_alike()
     layer = torch.nn.MultiheadAttention(work.M, work.H, batch_first=True).eval()
     layer.load_state_dict({name: torch.from_numpy(array) for name, array in state.items()})
     words = torch.from_numpy(x)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mhakit.bench.contest import Call, installed, threads
+from mhakit.bench.contest import Call, installed, threads, torch_alike
 from mhakit.bench.timing import fastest, turns
 
 __all__ = ["Rate", "facts", "rate"]
@@ -68,9 +68,7 @@ def _products() -> dict[str, Call]:
     out = np.empty_like(a)
     calls: dict[str, Call] = {"numpy": lambda: np.matmul(a, b, out=out)}
     if installed("torch"):
-        import torch
-
-        torch.set_num_threads(threads())
+        torch = torch_alike()
         x, y, z = (torch.from_numpy(array) for array in (a, b, out))
         calls["torch"] = lambda: torch.matmul(x, y, out=z)
     return calls
@@ -87,9 +85,7 @@ def _readers() -> dict[str, Call]:
 
     calls: dict[str, Call] = {"numpy": together}
     if installed("torch"):
-        import torch
-
-        torch.set_num_threads(threads())
+        torch = torch_alike()
         numbers = torch.from_numpy(words).view(torch.float32)
         calls["torch"] = numbers.max
     return calls
