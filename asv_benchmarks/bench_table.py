@@ -16,6 +16,17 @@ def rows_against(name):
     return [row.name for row in ROWS if any(goal.against == name for goal in row.goals)]
 
 
+def takers():
+    """Return every row with mhakit and with each peer that is installed and can do it."""
+    return [
+        f"{row.name}: {who}"
+        for row in ROWS
+        if not isinstance(row.work, Prefill | Decoding)
+        for who in ("mhakit", *(g.against for g in row.goals if g.against in PEERS))
+        if who == "mhakit" or installed(who)
+    ]
+
+
 def setup_cache():
     """Measure the whole table in a process of its own."""
     command = [sys.executable, "-m", "mhakit.cli", "bench", "--quick", "--json=-"]
@@ -109,21 +120,23 @@ class FractionOfReadBandwidth:
 
 
 class Seconds:
-    """How long does each row take, for mhakit and for its peers?"""
+    """How long does each row take, for mhakit and for those of its peers that can do it?"""
 
-    params = (
-        [row.name for row in ROWS if not isinstance(row.work, Prefill | Decoding)],
-        ["mhakit", *filter(installed, PEERS)],
-    )
-    param_names = ("row", "who")
+    params = (takers(),)
+    param_names = ("row_and_who",)
     unit = "seconds"
 
-    def setup(self, told, row, who):
-        against = next(r.goals[0].against for r in ROWS if r.name == row)
-        self.result = result_of(told, row, against if who == "mhakit" else who)
+    def setup(self, told, row_and_who):
+        row, _, who = row_and_who.partition(": ")
+        against = who
+        if who == "mhakit":
+            against = next(r.goals[0].against for r in ROWS if r.name == row)
+        self.seconds = result_of(told, row, against)[
+            "seconds" if who == "mhakit" else "peer_seconds"
+        ]
 
-    def track_seconds(self, told, row, who):
-        return self.result["seconds" if who == "mhakit" else "peer_seconds"]
+    def track_seconds(self, told, row_and_who):
+        return self.seconds
 
 
 class Memory:

@@ -19,7 +19,7 @@ __all__ = ["CHECKED", "as_numpy", "hold", "sample"]
 
 Array = NDArray[Any]
 
-CHECKED = 2**27
+CHECKED = 2**25
 """Products of query and key that the exact result of a check may take."""
 
 
