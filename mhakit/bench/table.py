@@ -51,7 +51,7 @@ class Table:
             figures = f"{result.measured:<9,.2f}{'':15}"
         else:
             spread = f"{result.low:.2f} to {result.high:.2f}"
-            figures = f"{result.measured:<9.2f}{spread:15}"
+            figures = f"{result.measured:<9.3f}{spread:15}"
         shape, against = WIDTHS["shape"], WIDTHS["against"]
         line = Text(f"{result.family:21}{result.shape:{shape}}{result.against:{against}}")
         line.append(figures)

@@ -38,29 +38,37 @@ class Timings:
     peer: tuple[float, ...]
 
     @property
+    def ratios(self) -> list[float]:
+        """How many times longer the peer takes, turn by turn.
+
+        A turn's two sides meet the machine in one state: where its clock changes half way, medians
+        of either side can come from different states, and their ratio from none.
+        """
+        return [peer / mine for mine, peer in zip(self.mine, self.peer, strict=True)]
+
+    @property
     def ratio(self) -> float:
-        """How many times longer the peer takes, by medians.
+        """The median of the turns' ratios.
 
         Examples
         --------
-        >>> Timings((1.0, 2.0, 9.0), (4.0, 6.0, 5.0)).ratio
-        2.5
+        >>> Timings((1.0, 2.0, 9.0), (4.0, 6.0, 18.0)).ratio
+        3.0
         """
-        return median(self.peer) / median(self.mine)
+        return median(self.ratios)
 
     @property
     def spread(self) -> tuple[float, float]:
-        """The lower and the upper quartile of the ratios of single turns.
+        """The lower and the upper quartile of the turns' ratios.
 
         Examples
         --------
         >>> Timings((1.0,) * 5, (5.0, 1.0, 2.0, 4.0, 3.0)).spread
         (2.0, 4.0)
         """
-        ratios = [peer / mine for mine, peer in zip(self.mine, self.peer, strict=True)]
-        if len(ratios) == 1:
-            return ratios[0], ratios[0]
-        low, _, high = quantiles(ratios, n=4, method="inclusive")
+        if len(self.mine) == 1:
+            return self.ratio, self.ratio
+        low, _, high = quantiles(self.ratios, n=4, method="inclusive")
         return low, high
 
 

@@ -163,8 +163,8 @@ def bench(
     """Measure mhakit beside torch, onnxruntime and NumPy, and print the table.
 
     Each row is checked before it is timed: equal results, as many threads, the peer's fast path.
-    Both sides take turns; what is printed is the ratio of medians and the quartiles of single
-    turns. Peers that are not installed are named.
+    Both sides take turns; what is printed is the median of the turns' ratios and their quartiles.
+    Peers that are not installed are named.
     """
     from mhakit.bench import process, rows
 
