@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from asv_benchmarks.peers import draw
-from mhakit.testing import Sizes
+from mhakit.testing import Sizes, draw
 
 SIZES = Sizes(1, 12, 12, 512, 512, 64, 64)
 

@@ -216,6 +216,38 @@ def new_plugin(name: str, description: str, author: str | None, directory: str) 
     click.echo(f'pip install -e {shown}"[test]" && pytest {shown}')
 
 
+@command.command()
+@click.option("--only", multiple=True, metavar="PATTERN", help="Rows whose name holds this.")
+@click.option("--quick", is_flag=True, help="A few turns a row: a look, no measurement.")
+@click.option("--threads", type=click.IntRange(1), help="Threads of every side.  [default: 2]")
+@click.option("--list", "listed", is_flag=True, help="Name the rows and what each must reach.")
+@click.option("--json", "file", metavar="FILE", help="Write all figures as JSON; - is stdout.")
+def bench(
+    only: tuple[str, ...], quick: bool, threads: int | None, listed: bool, file: str | None
+) -> None:
+    """Measure mhakit beside torch, onnxruntime and NumPy, and print the table.
+
+    Each row is checked before it is timed: equal results, as many threads, the peer's fast path.
+    Both sides take turns; what is printed is the median of the turns' ratios and their quartiles.
+    Peers that are not installed are named.
+    """
+    from mhakit.bench import process, rows
+
+    chosen = rows.chosen(only)
+    if listed:
+        click.echo("\n".join(rows.lines(chosen)))
+        return
+    count = process.default_threads() if threads is None else threads
+    if not process.settled(count):
+        again = ["bench", *(f"--only={pattern}" for pattern in only), f"--threads={count}"]
+        again += ["--quick"] * quick + ([] if file is None else [f"--json={file}"])
+        raise SystemExit(process.run_again(again, count))
+    from mhakit.bench import report
+
+    if not report.run(chosen, quick=quick, file=file):
+        raise SystemExit(1)
+
+
 def _chosen(name: str, given: Sequence[Sequence[int]], count: int) -> tuple[int, ...]:
     """Return the numbers asked for, in order, each once; all where none was."""
     numbers = sorted({number for numbers in given for number in numbers})

@@ -4,7 +4,7 @@ The grid of shapes, the covering array and the error budget hold a backend again
 `check_combination` holds a head combination against the laws that mhakit and its users rely on.
 """
 
-from mhakit.testing.budget import Budget, assert_within, budget
+from mhakit.testing.budget import Budget, allowance, assert_within, budget
 from mhakit.testing.conformance import LAWS, ConformanceError, check_combination
 from mhakit.testing.grid import GRID, Sizes, covering_array, draw
 
@@ -14,6 +14,7 @@ __all__ = [
     "Budget",
     "ConformanceError",
     "Sizes",
+    "allowance",
     "assert_within",
     "budget",
     "check_combination",

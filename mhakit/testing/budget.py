@@ -18,7 +18,7 @@ from mhakit.backends.reference import Arithmetic
 from mhakit.problem import computation_dtype
 from mhakit.validation import as_indices
 
-__all__ = ["Budget", "assert_within", "budget"]
+__all__ = ["Budget", "allowance", "assert_within", "budget"]
 
 Array = NDArray[Any]
 
@@ -64,9 +64,23 @@ def budget(function: str, *arrays: Any, **keywords: Any) -> tuple[Budget, ...]:
     with_lse = (dtype, real)
     dtypes = {"attention": with_lse, "merge_attention": with_lse, "attention_scores": (real,)}
     return tuple(
-        Budget(truth, _allowed(truth, guess, rounded))
+        Budget(truth, allowance(truth, guess, rounded))
         for truth, guess, rounded in zip(exact, plain, dtypes.get(function, (dtype,)), strict=True)
     )
+
+
+def allowance(exact: Array, plain: Array, dtype: np.dtype[Any]) -> float:
+    """Return how far from ``exact`` a result of that dtype may lie, beside a ``plain`` one.
+
+    Examples
+    --------
+    >>> allowance(np.ones(3), np.ones(3, np.float32), np.dtype(np.float32)) == 2 * 2.0**-24
+    True
+    """
+    mantissa = {"float64": 53, "float32": 24, "float16": 11, "bfloat16": 8}[dtype.name]
+    largest = np.max(np.abs(exact[np.isfinite(exact)]), initial=0.0)
+    rounding = float(largest) * 2.0**-mantissa + {"float16": 2.0**-25}.get(dtype.name, 0.0)
+    return 2 * (_largest(plain.astype(exact.dtype), exact) + rounding)
 
 
 def assert_within(actual: Array, expected: Budget, what: str = "result") -> None:
@@ -85,13 +99,6 @@ def assert_within(actual: Array, expected: Budget, what: str = "result") -> None
 def _largest(a: Array, b: Array) -> float:
     finite = np.isfinite(b)
     return float(np.max(np.abs(a[finite] - b[finite]), initial=0.0))
-
-
-def _allowed(exact: Array, plain: Array, dtype: np.dtype[Any]) -> float:
-    mantissa = {"float64": 53, "float32": 24, "float16": 11, "bfloat16": 8}[dtype.name]
-    largest = np.max(np.abs(exact[np.isfinite(exact)]), initial=0.0)
-    rounding = float(largest) * 2.0**-mantissa + {"float16": 2.0**-25}.get(dtype.name, 0.0)
-    return 2 * (_largest(plain.astype(exact.dtype), exact) + rounding)
 
 
 def _matmul_in_order(a: Array, b: Array) -> Array:
