@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from mhakit.backends import steps
 from mhakit.backends.cpu import simd
 from mhakit.backends.cpu.flags import FLAGS, FLAGS_ALONE
+from mhakit.backends.cpu.openmp import active_levels, set_active_levels
 from mhakit.backends.cpu.record import address_of
 
 __all__ = ["Compiled", "Kernel", "Worker", "kernel", "source_stamp", "threads"]
@@ -38,6 +39,7 @@ SERIAL_BELOW = 20_000
 _compiling = threading.RLock()
 _region = threading.Lock()
 _forked = False
+_started = False
 
 
 def _after_fork() -> None:
@@ -64,8 +66,18 @@ def source_stamp() -> str:
 
 
 def threads() -> int:
-    """Return how many threads a parallel kernel uses in this Python thread."""
-    return int(numba.get_num_threads())
+    """Return how many threads a parallel kernel uses in this Python thread.
+
+    The first call starts them, and leaves OpenMP as it was.
+    """
+    global _started
+    if _started:
+        return int(numba.get_num_threads())
+    levels = active_levels()
+    count = int(numba.get_num_threads())
+    set_active_levels(levels)
+    _started = True
+    return count
 
 
 class _StampedCache(FunctionCache):
@@ -171,6 +183,7 @@ class Kernel:
             self.serial(*args)
             return
         try:
+            threads()
             self.parallel(*args)
         finally:
             _region.release()
