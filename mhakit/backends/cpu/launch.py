@@ -13,6 +13,7 @@ import hashlib
 import os
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -30,20 +31,30 @@ from mhakit.backends.cpu import simd
 from mhakit.backends.cpu.flags import FLAGS, FLAGS_ALONE
 from mhakit.backends.cpu.record import address_of
 
-__all__ = ["Compiled", "Kernel", "Worker", "kernel", "source_stamp", "threads"]
+__all__ = [
+    "Compiled",
+    "Kernel",
+    "Worker",
+    "kernel",
+    "leave_region",
+    "runs_alone",
+    "source_stamp",
+    "threads",
+]
 
 SERIAL_BELOW = 20_000
 """Nanoseconds of work under which entering a parallel region costs more than it saves."""
 
 _compiling = threading.RLock()
-_region = threading.Lock()
+_region = threading.RLock()
+"""Reentrant, so that whoever was interrupted with it in hand is not shut out."""
 _forked = False
 
 
 def _after_fork() -> None:
     global _compiling, _forked, _region
     _forked = True
-    _compiling, _region = threading.RLock(), threading.Lock()
+    _compiling, _region = threading.RLock(), threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):
@@ -79,9 +90,18 @@ class _StampedCache(FunctionCache):
         return (*super()._index_key(sig, codegen), self._form, source_stamp())
 
 
-def _runs_alone(work: float) -> bool:
-    """Whether to run in this thread; where not, the region is taken and must be released."""
+def runs_alone(work: float) -> bool:
+    """Whether to run in this thread; where not, the region is taken: call `leave_region`."""
     return work < SERIAL_BELOW or _forked or not _region.acquire(blocking=False)
+
+
+def leave_region() -> None:
+    """Give the parallel region back where this thread holds it.
+
+    What tells is the lock: a Ctrl-C may come between taking it and writing that down.
+    """
+    with suppress(RuntimeError):  # another thread's, or nobody's
+        _region.release()
 
 
 class Worker:
@@ -107,7 +127,9 @@ class Worker:
 
 
 class Compiled:
-    """One form of a `Worker`: call it with its records."""
+    """One form of a `Worker`: run it with its records."""
+
+    forms = 1
 
     def __init__(self, enter: Callable[..., None], record: np.dtype[Any]) -> None:
         pointer = numba.types.CPointer(numba.from_dtype(record))
@@ -119,16 +141,13 @@ class Compiled:
         self.entry = entry
         self._run = ctypes.CFUNCTYPE(None, ctypes.c_int64)(entry.address)
 
-    def __call__(self, calls: NDArray[Any], *, work: float) -> None:
-        """Run on records that begin with `HEAD`; ``work`` is an estimate in nanoseconds."""
+    def run(self, calls: NDArray[Any], *, alone: bool) -> None:
+        """Run on records that begin with `HEAD`, as many workers as they say."""
         place = address_of(calls)
-        if _runs_alone(work):
+        if alone:
             self._run(place)
-            return
-        try:
+        else:
             _drive(self.entry.address, place, threads())
-        finally:
-            _region.release()
 
 
 @intrinsic
@@ -167,13 +186,23 @@ class Kernel:
 
     def __call__(self, *args: Any, work: float) -> None:
         """Run on ``args``; ``work`` is an estimate in nanoseconds on one core."""
-        if _runs_alone(work):
-            self.serial(*args)
-            return
         try:
-            self.parallel(*args)
+            self.run(*args, alone=runs_alone(work))
         finally:
-            _region.release()
+            if work >= SERIAL_BELOW:
+                leave_region()
+
+    @property
+    def forms(self) -> int:
+        """How often this was compiled so far, in all its forms."""
+        return len(self.serial.overloads) + len(self.parallel.overloads)
+
+    def run(self, *args: Any, alone: bool) -> None:
+        """Run in this thread alone, or in all; a parallel region is taken by `runs_alone`."""
+        if alone:
+            self.serial(*args)
+        else:
+            self.parallel(*args)
 
 
 def kernel(body: Callable[..., Any]) -> Kernel:
