@@ -9,25 +9,21 @@ GIL and gives the same bits.
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import os
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numba
 import numpy as np
 from llvmlite import ir
-from numba.core.caching import FunctionCache
 from numba.core.ccallback import CFunc
+from numba.core.compiler_lock import global_compiler_lock
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from mhakit.backends import steps
-from mhakit.backends.cpu import simd
+from mhakit.backends.cpu.caching import cache_of
 from mhakit.backends.cpu.flags import FLAGS, FLAGS_ALONE
 from mhakit.backends.cpu.record import address_of
 
@@ -38,7 +34,6 @@ __all__ = [
     "kernel",
     "leave_region",
     "runs_alone",
-    "source_stamp",
     "threads",
 ]
 
@@ -51,43 +46,35 @@ _region = threading.RLock()
 _forked = False
 
 
-def _after_fork() -> None:
+def _before_fork() -> None:
+    """Wait for whoever compiles: a child would find Numba's lock taken for ever."""
+    _compiling.acquire()
+    global_compiler_lock.acquire()
+
+
+def _after_fork_in_parent() -> None:
+    global_compiler_lock.release()
+    _compiling.release()
+
+
+def _after_fork_in_child() -> None:
     global _compiling, _forked, _region
     _forked = True
+    global_compiler_lock.release()
     _compiling, _region = threading.RLock(), threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
-
-
-@cache
-def source_stamp() -> str:
-    """Return a digest of all that kernels inline, so that an edit anywhere recompiles them.
-
-    Numba itself stamps the file of the kernel only: a changed intrinsic or helper in another
-    file would go unnoticed and the old machine code would run.
-    """
-    digest = hashlib.sha256(f"{simd.VECTOR_BYTES}".encode())
-    for path in (Path(steps.__file__), *sorted(Path(__file__).parent.rglob("*.py"))):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
+    os.register_at_fork(
+        before=_before_fork,
+        after_in_parent=_after_fork_in_parent,
+        after_in_child=_after_fork_in_child,
+    )
 
 
 def threads() -> int:
     """Return how many threads a parallel kernel uses in this Python thread."""
     return int(numba.get_num_threads())
-
-
-class _StampedCache(FunctionCache):
-    """Numba's cache on disk, its key widened by the sources and the form of the kernel."""
-
-    def __init__(self, py_func: Callable[..., Any], form: str) -> None:
-        super().__init__(py_func)
-        self._form = form
-
-    def _index_key(self, sig: Any, codegen: Any) -> tuple[Any, ...]:
-        return (*super()._index_key(sig, codegen), self._form, source_stamp())
 
 
 def runs_alone(work: float) -> bool:
@@ -136,7 +123,7 @@ class Compiled:
         entry: Any = CFunc(
             enter, ((pointer,), numba.types.void), locals={}, options=dict(FLAGS_ALONE)
         )
-        entry._cache = _StampedCache(enter, "worker")
+        entry._cache = cache_of(enter, "worker")
         entry.compile()
         self.entry = entry
         self._run = ctypes.CFUNCTYPE(None, ctypes.c_int64)(entry.address)
@@ -169,7 +156,7 @@ def _drive_all(entry, place, workers):
 
 
 _drive = numba.njit(_drive_all, parallel=True, **FLAGS)
-_drive._cache = _StampedCache(_drive_all, "parallel")
+_drive._cache = cache_of(_drive_all, "parallel")
 
 
 class Kernel:
@@ -179,8 +166,8 @@ class Kernel:
         self.parallel = numba.njit(body, parallel=True, **FLAGS)
         self.serial = numba.njit(body, **FLAGS)
         if cached:
-            self.parallel._cache = _StampedCache(body, "parallel")
-            self.serial._cache = _StampedCache(body, "serial")
+            self.parallel._cache = cache_of(body, "parallel")
+            self.serial._cache = cache_of(body, "serial")
         self.__doc__ = body.__doc__
         self.__name__ = body.__name__
 
