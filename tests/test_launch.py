@@ -37,54 +37,6 @@ def test_callers_in_several_threads_get_the_same_bits(form):
         np.testing.assert_array_equal(result, expected)
 
 
-@pytest.mark.parametrize("layer", ["omp", "workqueue"])
-def test_threads_and_forks_survive_under_a_threading_layer(layer):
-    printed = run_fresh(
-        """
-        import os, warnings
-        warnings.simplefilter("ignore", DeprecationWarning)  # of forking with threads
-        from concurrent.futures import ThreadPoolExecutor
-        import numpy as np, numba, mhakit
-        from mhakit.testing import Sizes, draw
-        from mhakit.backends.cpu import launch
-        launch.SERIAL_BELOW = 0
-        arrays = draw(Sizes(2, 4, 2, 100, 100, 16, 16), np.float32)
-        expected = mhakit.attention(*arrays)
-        with ThreadPoolExecutor(4) as pool:
-            results = list(pool.map(lambda _: mhakit.attention(*arrays), range(20)))
-        assert all(np.array_equal(result, expected) for result in results)
-        child = os.fork()
-        if child == 0:
-            os._exit(0 if np.array_equal(mhakit.attention(*arrays), expected) else 1)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-        print(numba.threading_layer())
-        """,
-        NUMBA_THREADING_LAYER=layer,
-    )
-    assert printed == layer
-
-
-def test_a_process_pool_gets_the_same_bits():
-    printed = run_fresh(
-        """
-        import multiprocessing, warnings
-        warnings.simplefilter("ignore", DeprecationWarning)
-        import numpy as np, mhakit
-        from mhakit.testing import Sizes, draw
-        arrays = draw(Sizes(2, 4, 2, 200, 200, 32, 32), np.float32)
-
-        def attend(_):
-            return mhakit.attention(*arrays)
-
-        expected = attend(0)
-        with multiprocessing.get_context("fork").Pool(2) as pool:
-            results = pool.map(attend, range(4))
-        print(all(np.array_equal(result, expected) for result in results))
-        """
-    )
-    assert printed == "True"
-
-
 MISSES = """
     import numpy as np, mhakit, json
     from mhakit.backends.cpu import attention
@@ -149,21 +101,3 @@ def test_narrower_registers_give_the_same_bits(width, tmp_path):
     ).split()
     assert int(used) == width
     assert narrow == bits
-
-
-def test_ctrl_c_is_heard_within_a_long_call():
-    printed = run_fresh(
-        """
-        import signal, threading, time, numpy as np, mhakit
-        x = np.ones((1, 8, 256, 64), np.float32)
-        mhakit.attention(x, x, x)
-        x = np.ones((1, 32, 20000, 64), np.float32)
-        started = time.perf_counter()
-        threading.Timer(0.3, lambda: signal.raise_signal(signal.SIGINT)).start()
-        try:
-            mhakit.attention(x, x, x)
-        except KeyboardInterrupt:
-            print("heard")
-        """
-    )
-    assert printed == "heard"

@@ -95,7 +95,7 @@ def _work(calls, real, score_mod, score_args):
     call = calls[0]
     lanes, D, E = call.lanes, call.D, call.E
     packed, weights = aligned(real, D, lanes), aligned(real, SOURCES, lanes)
-    sums, columns = aligned(real, E, lanes), aligned(real, 4, lanes)
+    kept = aligned(real, E + 4, lanes)
     staged, turned = scratch_for(call, real)
     places = places_of(lanes)
     tiles = -(-(call.H // call.G) * call.T // lanes)
@@ -108,15 +108,15 @@ def _work(calls, real, score_mod, score_args):
         pair = item // tiles
         _attend_tile(
             call, real, item, pair // call.G, pair % call.G, tile * lanes, places, packed, weights,
-            sums, columns, staged, turned, score_mod, score_args,
+            kept, staged, turned, score_mod, score_args,
         )  # fmt: skip
     end(calls)
 
 
 @part
 def _attend_tile(
-    call, real, item, b, g, first_row, places, packed, weights, sums, columns, staged, turned,
-    score_mod, score_args,
+    call, real, item, b, g, first_row, places, packed, weights, kept, staged, turned, score_mod,
+    score_args,
 ):  # fmt: skip
     """Write output and lse of the targets [first_row, first_row + lanes) of one key/value head.
 
@@ -131,11 +131,12 @@ def _attend_tile(
     place(call, b, places)
     pack_queries(call, real, b, LOG2E, places, packed)
 
-    top, carry, base, total = columns[0], columns[1], columns[2], columns[3]
+    carry, base, top, total, sums = kept[0], kept[1], kept[2], kept[3], kept[4:]
+    state = call.state + (item - call.first_item) * (E + 2) * lanes * kept.itemsize
     if call.first_block == 0:
         _start(call, real, places, top, total, sums)
     else:
-        _resume(call, item, top, total, sums)
+        _move(real, state, address(top), (E + 2) * lanes)
     first, past, all_first, all_past = find_span(places)
     value = call.value + b * call.value_b + g * call.value_h
     step = lanes * weights.itemsize
@@ -167,7 +168,7 @@ def _attend_tile(
     if call.past_block * SOURCES >= call.S:
         _finish(call, real, b, places, top, total, sums)
     else:
-        _pause(call, item, top, total, sums)
+        _move(real, address(top), state, (E + 2) * lanes)
 
 
 @inlined
@@ -182,30 +183,11 @@ def _start(call, real, places, top, total, sums):
 
 
 @inlined
-def _state_of(call, item, sums):
-    """Return where an item keeps what it has between launches: its sums, tops and totals."""
-    first = call.state + (item - call.first_item) * (call.E + 2) * call.lanes * sums.itemsize
-    return carray(pointer(sums[0, 0], first), (call.E + 2, call.lanes))
-
-
-@inlined
-def _pause(call, item, top, total, sums):
-    state = _state_of(call, item, sums)
-    for lane in range(top.size):
-        state[0, lane], state[1, lane] = top[lane], total[lane]
-    for e in range(call.E):
-        for lane in range(top.size):
-            state[2 + e, lane] = sums[e, lane]
-
-
-@inlined
-def _resume(call, item, top, total, sums):
-    state = _state_of(call, item, sums)
-    for lane in range(top.size):
-        top[lane], total[lane] = state[0, lane], state[1, lane]
-    for e in range(call.E):
-        for lane in range(top.size):
-            sums[e, lane] = state[2 + e, lane]
+def _move(real, source, target, count):
+    """Copy a tile's tops, totals and sums to where they wait for the next launch, or back."""
+    given, taken = carray(pointer(real, source), count), carray(pointer(real, target), count)
+    for i in range(count):
+        taken[i] = given[i]
 
 
 @inlined
