@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import mhakit
-from mhakit.backends.cpu import launch, slices
+from mhakit.backends.cpu import launch, slices, warming
 from mhakit.errors import OutOfMemory
 from mhakit.testing import Sizes, draw
 
@@ -340,16 +340,30 @@ def test_a_layer_leaves_threads_and_environment_as_they_were():
 
 
 def test_warmup_compiles_once_and_says_where(tmp_path):
-    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
-    command = [sys.executable, "-m", "mhakit.cli", "warmup", "--dtype", "float32"]
+    code = """
+        from mhakit.backends.cpu import warming
+        from mhakit.cli.commands import command
+        warming.WORKERS = {"softmax": warming.WORKERS["softmax"]}  # all would take a minute
+        warming.KERNELS = {"merging": warming.KERNELS["merging"]}
+        command(["warmup", "--dtype", "float32"])
+    """
     for state in (r" s$", r"cached$"):
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=100, check=True, env=environment
-        )
-        lines = done.stdout.splitlines()
-        assert len(lines) == 9
-        assert all(re.search(state, line) for line in lines), lines
-        assert f"kernels lie in {tmp_path}" in done.stderr
+        lines = run_fresh(code, NUMBA_CACHE_DIR=str(tmp_path)).splitlines()
+        assert [line.split()[0] for line in lines[:3]] == ["softmax", "merging", "threads"]
+        assert all(re.search(state, line) for line in lines[:3]), lines
+        assert f"kernels lie in {tmp_path}" in lines[3]
+
+
+def test_warmup_knows_every_kernel():
+    modules = [module for name, module in sys.modules.items() if "mhakit.backends.cpu." in name]
+    made = {
+        id(thing)
+        for module in modules
+        for thing in vars(module).values()
+        if isinstance(thing, launch.Worker)
+        or (isinstance(thing, launch.Kernel) and thing.__name__ != "_modified")
+    }
+    assert {id(kernel) for kernel in (*warming.WORKERS.values(), *warming.KERNELS.values())} == made
 
 
 def test_warmup_names_a_folder_that_cannot_be_written(tmp_path):

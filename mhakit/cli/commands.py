@@ -269,7 +269,7 @@ def warmup(dtypes: tuple[str, ...]) -> None:
     folder = cpu.kernel_folder()
     for name, dtype, seconds, cached in cpu.warm_up(dtypes):
         click.echo(f"{name:21} {dtype:8} {'cached' if cached else f'{seconds:.1f} s'}")
-    click.echo(f"mhakit: kernels lie in {folder}", err=True)
+    click.echo(f"kernels lie in {folder}")
 
 
 def _chosen(name: str, given: Sequence[Sequence[int]], count: int) -> tuple[int, ...]:
