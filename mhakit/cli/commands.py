@@ -248,6 +248,30 @@ def bench(
         raise SystemExit(1)
 
 
+@command.command()
+@click.option(
+    "--dtype",
+    "dtypes",
+    type=click.Choice(["float32", "float64"]),
+    multiple=True,
+    default=("float32", "float64"),
+    show_default=True,
+    help="Only this; 16-bit arrays use the kernels of float32.",
+)
+def warmup(dtypes: tuple[str, ...]) -> None:
+    """Compile every kernel ahead, so that no first call has to.
+
+    Kernels are kept on disk: in NUMBA_CACHE_DIR, or beside the package where that is not set.
+    """
+    from mhakit import backends
+
+    cpu = backends.select("cpu")
+    folder = cpu.kernel_folder()
+    for name, dtype, seconds, cached in cpu.warm_up(dtypes):
+        click.echo(f"{name:21} {dtype:8} {'cached' if cached else f'{seconds:.1f} s'}")
+    click.echo(f"kernels lie in {folder}")
+
+
 def _chosen(name: str, given: Sequence[Sequence[int]], count: int) -> tuple[int, ...]:
     """Return the numbers asked for, in order, each once; all where none was."""
     numbers = sorted({number for numbers in given for number in numbers})

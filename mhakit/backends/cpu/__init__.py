@@ -12,6 +12,7 @@ from mhakit.backends.cpu.description import describe, machine
 from mhakit.backends.cpu.merging import merge
 from mhakit.backends.cpu.scoring import score, weigh
 from mhakit.backends.cpu.softmax import normalize
+from mhakit.backends.cpu.warming import kernel_folder, warm_up
 from mhakit.backends.cpu.weighted_sum import weigh_values
 
 __all__ = [
@@ -19,10 +20,12 @@ __all__ = [
     "combine_heads",
     "combine_heads_vjp",
     "describe",
+    "kernel_folder",
     "machine",
     "merge",
     "normalize",
     "score",
+    "warm_up",
     "weigh",
     "weigh_values",
 ]

@@ -16,7 +16,7 @@ from mhakit.backends.cpu.call import CALL, SOURCES, estimate, lanes_for, pack
 from mhakit.backends.cpu.decoding import TARGETS, decode
 from mhakit.backends.cpu.flags import inlined, part
 from mhakit.backends.cpu.launch import Kernel, Worker
-from mhakit.backends.cpu.memory import address, end, take
+from mhakit.backends.cpu.memory import address, end, pointer, take
 from mhakit.backends.cpu.rows import store_rows, widen_rows
 from mhakit.backends.cpu.score_mod import compiled
 from mhakit.backends.cpu.simd import (
@@ -77,13 +77,15 @@ def attend(problem: Problem, out: NDArray[Any], *, wants_lse: bool = True) -> ND
     lse = np.empty((B, H, T), real) if wants_lse else None
     sinks = None if problem.sinks is None else np.ascontiguousarray(problem.sinks, real)
     call = pack(problem, out, rows=rows, lse=lse, sinks=sinks)
-    items = B * G * -(-rows // lanes_for(rows, real))
-    work = estimate(problem)
+    lanes = lanes_for(rows, real)
+    items, work = B * G * -(-rows // lanes), estimate(problem)
+    blocks = max(-(-problem.key.shape[2] // SOURCES), 1)
+    state = (problem.value.shape[3] + 2) * lanes * real.itemsize
     if problem.score_mod is None:
-        run_in_slices(_run.of(real), call, items, work)
+        run_in_slices(_run.of(real), call, items, work, blocks=blocks, state=state)
     else:
         arguments = real.type(1), compiled(problem), problem.score_args
-        run_in_slices(_run_modified, call, items, work, *arguments)
+        run_in_slices(_run_modified, call, items, work, *arguments, blocks=blocks, state=state)
     return lse
 
 
@@ -93,7 +95,7 @@ def _work(calls, real, score_mod, score_args):
     call = calls[0]
     lanes, D, E = call.lanes, call.D, call.E
     packed, weights = aligned(real, D, lanes), aligned(real, SOURCES, lanes)
-    sums, columns = aligned(real, E, lanes), aligned(real, 4, lanes)
+    kept = aligned(real, E + 4, lanes)
     staged, turned = scratch_for(call, real)
     places = places_of(lanes)
     tiles = -(-(call.H // call.G) * call.T // lanes)
@@ -105,18 +107,21 @@ def _work(calls, real, score_mod, score_args):
         tile = tiles - 1 - item % tiles
         pair = item // tiles
         _attend_tile(
-            call, real, pair // call.G, pair % call.G, tile * lanes, places, packed, weights, sums,
-            columns, staged, turned, score_mod, score_args,
+            call, real, item, pair // call.G, pair % call.G, tile * lanes, places, packed, weights,
+            kept, staged, turned, score_mod, score_args,
         )  # fmt: skip
     end(calls)
 
 
 @part
 def _attend_tile(
-    call, real, b, g, first_row, places, packed, weights, sums, columns, staged, turned, score_mod,
+    call, real, item, b, g, first_row, places, packed, weights, kept, staged, turned, score_mod,
     score_args,
 ):  # fmt: skip
-    """Write output and lse of the targets [first_row, first_row + lanes) of one key/value head."""
+    """Write output and lse of the targets [first_row, first_row + lanes) of one key/value head.
+
+    Of a long item only the blocks of this launch are done, and its state is laid down.
+    """
     lanes, T, E = call.lanes, call.T, call.E
     ratio = call.H // call.G
     for lane in range(lanes):
@@ -126,12 +131,18 @@ def _attend_tile(
     place(call, b, places)
     pack_queries(call, real, b, LOG2E, places, packed)
 
-    top, carry, base, total = columns[0], columns[1], columns[2], columns[3]
-    _start(call, real, places, top, total, sums)
+    carry, base, top, total, sums = kept[0], kept[1], kept[2], kept[3], kept[4:]
+    state = call.state + (item - call.first_item) * (E + 2) * lanes * kept.itemsize
+    if call.first_block == 0:
+        _start(call, real, places, top, total, sums)
+    else:
+        _move(real, state, address(top), (E + 2) * lanes)
     first, past, all_first, all_past = find_span(places)
     value = call.value + b * call.value_b + g * call.value_h
     step = lanes * weights.itemsize
-    for block in range(first // SOURCES, -(-past // SOURCES)):
+    begin = max(first // SOURCES, call.first_block)
+    stop = min(-(-past // SOURCES), call.past_block)
+    for block in range(begin, stop):
         source = max(block * SOURCES, first)
         rows = min((block + 1) * SOURCES, past) - source
         score_block(
@@ -154,7 +165,10 @@ def _attend_tile(
                 real, row, across, row_stride, address(weights), address(sums), step, E, rows,
                 address(carry),
             )  # fmt: skip
-    _finish(call, real, b, places, top, total, sums)
+    if call.past_block * SOURCES >= call.S:
+        _finish(call, real, b, places, top, total, sums)
+    else:
+        _move(real, address(top), state, (E + 2) * lanes)
 
 
 @inlined
@@ -166,6 +180,14 @@ def _start(call, real, places, top, total, sums):
         sink = sink_of(call, real, places[HEAD, lane])
         top[lane] = sink * cast(LOG2E)
         total[lane] = cast(0) if sink == cast(-np.inf) else cast(1)
+
+
+@inlined
+def _move(real, source, target, count):
+    """Copy a tile's tops, totals and sums to where they wait for the next launch, or back."""
+    given, taken = carray(pointer(real, source), count), carray(pointer(real, target), count)
+    for i in range(count):
+        taken[i] = given[i]
 
 
 @inlined

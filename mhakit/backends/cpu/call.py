@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mhakit.backends.cpu.record import HEAD, address_of, records, where
+from mhakit.backends.cpu.record import HEAD, PAUSE, WHOLE, address_of, records, where
 from mhakit.backends.cpu.simd import VECTOR_BYTES
 from mhakit.backends.cpu.storage import kind_of
 from mhakit.problem import Problem
@@ -24,7 +24,7 @@ SOURCES = 64
 """Sources in one block, counted from source 0: another number changes the bits of the results."""
 
 _INTEGERS = (
-    *HEAD,
+    *HEAD, *PAUSE,
     "B", "H", "G", "T", "S", "D", "E", "lanes", "kind", "item", "reshaped", "left", "right",
     "offsets", "lengths", "sinks", "lse",
     "query", "query_b", "query_h", "query_t", "query_d",
@@ -53,8 +53,9 @@ def estimate(problem: Problem) -> float:
     B, H, T, D = problem.query.shape
     E = D if problem.value is None else problem.value.shape[3]
     seen = min(problem.key.shape[2], problem.left + problem.right + 1)
-    slow = 20.0 if problem.score_mod is not None else 0.5
-    return float(B * H * T * seen * (0.02 * (D + E) + slow))
+    width = problem.real.itemsize * 16 / VECTOR_BYTES  # 1 for float32 in the widest registers
+    slow = 20.0 if problem.score_mod is not None else 0.5 * width
+    return float(B * H * T * seen * (0.02 * width * (D + E) + slow))
 
 
 def pack(
@@ -82,7 +83,7 @@ def pack(
     reshaped = problem.softcap != 0 or bias is not None or problem.score_mod is not None
     record = bytearray(_BYTES.size)
     _BYTES.pack_into(
-        record, 0, 0, 0, 0, 0,
+        record, 0, 0, 0, 0, 0, *WHOLE,
         B, H, G, T, S, D, 0 if value is None else value.shape[3],
         lanes_for(rows, real), kind_of(problem.query.dtype), real.itemsize, reshaped,
         problem.left, problem.right,

@@ -9,60 +9,69 @@ GIL and gives the same bits.
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import os
 import threading
 from collections.abc import Callable, Mapping
-from functools import cache
-from pathlib import Path
+from contextlib import suppress
 from typing import Any
 
 import numba
 import numpy as np
 from llvmlite import ir
-from numba.core.caching import FunctionCache
 from numba.core.ccallback import CFunc
+from numba.core.compiler_lock import global_compiler_lock
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from mhakit.backends import steps
-from mhakit.backends.cpu import simd
+from mhakit.backends.cpu.caching import cache_of
 from mhakit.backends.cpu.flags import FLAGS, FLAGS_ALONE
 from mhakit.backends.cpu.openmp import active_levels, set_active_levels
 from mhakit.backends.cpu.record import address_of
 
-__all__ = ["Compiled", "Kernel", "Worker", "kernel", "source_stamp", "threads"]
+__all__ = [
+    "Compiled",
+    "Kernel",
+    "Worker",
+    "kernel",
+    "leave_region",
+    "runs_alone",
+    "threads",
+]
 
 SERIAL_BELOW = 20_000
 """Nanoseconds of work under which entering a parallel region costs more than it saves."""
 
 _compiling = threading.RLock()
-_region = threading.Lock()
+_region = threading.RLock()
+"""Reentrant, so that whoever was interrupted with it in hand is not shut out."""
 _forked = False
 _started = False
 
 
-def _after_fork() -> None:
+def _before_fork() -> None:
+    """Wait for whoever compiles: a child would find Numba's lock taken for ever."""
+    _compiling.acquire()
+    global_compiler_lock.acquire()
+
+
+def _after_fork_in_parent() -> None:
+    global_compiler_lock.release()
+    _compiling.release()
+
+
+def _after_fork_in_child() -> None:
     global _compiling, _forked, _region
     _forked = True
-    _compiling, _region = threading.RLock(), threading.Lock()
+    global_compiler_lock.release()
+    _compiling, _region = threading.RLock(), threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
-
-
-@cache
-def source_stamp() -> str:
-    """Return a digest of all that kernels inline, so that an edit anywhere recompiles them.
-
-    Numba itself stamps the file of the kernel only: a changed intrinsic or helper in another
-    file would go unnoticed and the old machine code would run.
-    """
-    digest = hashlib.sha256(f"{simd.VECTOR_BYTES}".encode())
-    for path in (Path(steps.__file__), *sorted(Path(__file__).parent.rglob("*.py"))):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
+    os.register_at_fork(
+        before=_before_fork,
+        after_in_parent=_after_fork_in_parent,
+        after_in_child=_after_fork_in_child,
+    )
 
 
 def threads() -> int:
@@ -80,20 +89,18 @@ def threads() -> int:
     return count
 
 
-class _StampedCache(FunctionCache):
-    """Numba's cache on disk, its key widened by the sources and the form of the kernel."""
-
-    def __init__(self, py_func: Callable[..., Any], form: str) -> None:
-        super().__init__(py_func)
-        self._form = form
-
-    def _index_key(self, sig: Any, codegen: Any) -> tuple[Any, ...]:
-        return (*super()._index_key(sig, codegen), self._form, source_stamp())
-
-
-def _runs_alone(work: float) -> bool:
-    """Whether to run in this thread; where not, the region is taken and must be released."""
+def runs_alone(work: float) -> bool:
+    """Whether to run in this thread; where not, the region is taken: call `leave_region`."""
     return work < SERIAL_BELOW or _forked or not _region.acquire(blocking=False)
+
+
+def leave_region() -> None:
+    """Give the parallel region back where this thread holds it.
+
+    What tells is the lock: a Ctrl-C may come between taking it and writing that down.
+    """
+    with suppress(RuntimeError):  # another thread's, or nobody's
+        _region.release()
 
 
 class Worker:
@@ -119,28 +126,27 @@ class Worker:
 
 
 class Compiled:
-    """One form of a `Worker`: call it with its records."""
+    """One form of a `Worker`: run it with its records."""
+
+    forms = 1
 
     def __init__(self, enter: Callable[..., None], record: np.dtype[Any]) -> None:
         pointer = numba.types.CPointer(numba.from_dtype(record))
         entry: Any = CFunc(
             enter, ((pointer,), numba.types.void), locals={}, options=dict(FLAGS_ALONE)
         )
-        entry._cache = _StampedCache(enter, "worker")
+        entry._cache = cache_of(enter, "worker")
         entry.compile()
         self.entry = entry
         self._run = ctypes.CFUNCTYPE(None, ctypes.c_int64)(entry.address)
 
-    def __call__(self, calls: NDArray[Any], *, work: float) -> None:
-        """Run on records that begin with `HEAD`; ``work`` is an estimate in nanoseconds."""
+    def run(self, calls: NDArray[Any], *, alone: bool) -> None:
+        """Run on records that begin with `HEAD`, as many workers as they say."""
         place = address_of(calls)
-        if _runs_alone(work):
+        if alone:
             self._run(place)
-            return
-        try:
-            _drive(self.entry.address, place, threads())
-        finally:
-            _region.release()
+        else:
+            _drive(self.entry.address, place, int(calls["workers"][0]))
 
 
 @intrinsic
@@ -162,7 +168,7 @@ def _drive_all(entry, place, workers):
 
 
 _drive = numba.njit(_drive_all, parallel=True, **FLAGS)
-_drive._cache = _StampedCache(_drive_all, "parallel")
+_drive._cache = cache_of(_drive_all, "parallel")
 
 
 class Kernel:
@@ -172,21 +178,31 @@ class Kernel:
         self.parallel = numba.njit(body, parallel=True, **FLAGS)
         self.serial = numba.njit(body, **FLAGS)
         if cached:
-            self.parallel._cache = _StampedCache(body, "parallel")
-            self.serial._cache = _StampedCache(body, "serial")
+            self.parallel._cache = cache_of(body, "parallel")
+            self.serial._cache = cache_of(body, "serial")
         self.__doc__ = body.__doc__
         self.__name__ = body.__name__
 
     def __call__(self, *args: Any, work: float) -> None:
         """Run on ``args``; ``work`` is an estimate in nanoseconds on one core."""
-        if _runs_alone(work):
-            self.serial(*args)
-            return
         try:
+            self.run(*args, alone=runs_alone(work))
+        finally:
+            if work >= SERIAL_BELOW:
+                leave_region()
+
+    @property
+    def forms(self) -> int:
+        """How often this was compiled so far, in all its forms."""
+        return len(self.serial.overloads) + len(self.parallel.overloads)
+
+    def run(self, *args: Any, alone: bool) -> None:
+        """Run in this thread alone, or in all; a parallel region is taken by `runs_alone`."""
+        if alone:
+            self.serial(*args)
+        else:
             threads()
             self.parallel(*args)
-        finally:
-            _region.release()
 
 
 def kernel(body: Callable[..., Any]) -> Kernel:

@@ -12,13 +12,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["HEAD", "address_of", "records", "where"]
+__all__ = ["HEAD", "PAUSE", "WHOLE", "address_of", "records", "where"]
 
 Array = NDArray[Any]
 
 HEAD = ("counter", "stop", "workers", "ended")
 """How records begin that work is taken from: the next item, which workers raise as they take
 items; past the last one; how many workers there are; and how many of them came to their end."""
+
+PAUSE = ("first_block", "past_block", "state", "first_item")
+"""What follows where one item may be long: a launch does only these of its blocks, and ``state``,
+if not 0, is where items, counted from the first in flight, lay down what they have so far."""
+
+WHOLE = (0, 2**50, 0, 0)
+"""All blocks of an item in one launch."""
 
 _NOWHERE = (0, 0, 0, 0, 0)
 

@@ -3,40 +3,103 @@
 from __future__ import annotations
 
 import struct
+from time import perf_counter_ns
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from mhakit.backends.cpu import launch
-from mhakit.backends.cpu.launch import Compiled, Kernel, threads
+from mhakit.backends.cpu.launch import Compiled, Kernel, leave_region, runs_alone, threads
+from mhakit.backends.cpu.record import WHOLE, address_of
 from mhakit.errors import OutOfMemory
 
 __all__ = ["run_in_slices"]
 
-_HEAD, _ended = struct.Struct("=4q"), struct.Struct("=q")
+_HEAD, _ended, _PAUSE = struct.Struct("=4q"), struct.Struct("=q"), struct.Struct("=4q")
 
 SLICE = 0.1e9
-"""Nanoseconds of work, by estimate, between two looks at pending signals."""
+"""Nanoseconds between two looks at pending signals, as far as they can be told ahead."""
+
+UNKNOWN = 0.05
+"""The part of a slice to begin with where a user's function may cost anything."""
+
+TRUSTED = 0.2
+"""The part of an estimate that a measured pace never goes below: the next items may be heavier."""
 
 
 def run_in_slices(
-    kernel: Kernel | Compiled, calls: NDArray[Any], items: int, work: float, *arguments: Any
+    kernel: Kernel | Compiled,
+    calls: NDArray[Any],
+    items: int,
+    work: float,
+    *arguments: Any,
+    blocks: int = 1,
+    state: int = 0,
 ) -> None:
     """Run ``kernel(calls, *arguments)`` on all items; ``work`` is an estimate in nanoseconds.
 
-    ``calls`` are records that begin with `HEAD`.
+    ``calls`` are records that begin with `HEAD`; ``arguments`` are what comes with a user's
+    function. Where an item is of several ``blocks``, of which a launch may do some, `PAUSE` follows
+    in the records, and each item in flight needs ``state`` bytes.
     """
-    workers = 1 if work < launch.SERIAL_BELOW else threads()
-    slices = max(1, int(work / workers / SLICE))
+    if work < launch.SERIAL_BELOW:
+        _launch(kernel, calls, arguments, 0, items, 1)
+        return
     head: Any = calls  # any buffer will do
-    start = 0
-    for i in range(1, slices + 1):
-        stop = items * i // slices
-        _HEAD.pack_into(head, 0, start, stop, workers, 0)
-        kernel(calls, *arguments, work=work / slices)
-        if not _ended.unpack_from(head, 24)[0]:
-            raise OutOfMemory(
-                "the scratch of a kernel must fit in memory, got a request that was refused; "
-                "ask for fewer targets or narrower heads at a time"
-            )
-        start = stop
+    expected = pace = max(work, 1.0) / max(items * blocks, 1)  # of one block of one item
+    measured = 0.0
+    budget = SLICE * UNKNOWN if arguments else SLICE
+    room: NDArray[Any] | None = None
+    start = block = flying = 0
+    while start < items:
+        try:
+            alone = runs_alone(work)
+            workers = 1 if alone else min(threads(), items - start)
+            if block == 0 and (blocks == 1 or pace * blocks <= budget):
+                count = max(int(budget / (pace * blocks)), 1) * workers
+                stop = start + -(-(items - start) // -(-(items - start) // count))
+                done = -(-(stop - start) // workers) * blocks
+            else:
+                if block == 0:
+                    flying = min(workers, items - start)
+                    if room is None or room.size < flying * state:
+                        room = np.empty(flying * state, np.uint8)
+                past = block + max(int(budget / pace) // -(-flying // workers), 1)
+                _PAUSE.pack_into(head, 32, block, past, address_of(room), start)
+                stop = start + flying
+                done = -(-flying // workers) * (min(past, blocks) - block)
+                block = past
+            forms, began = kernel.forms, perf_counter_ns()
+            _launch(kernel, calls, arguments, start, stop, workers)
+            took = perf_counter_ns() - began
+        finally:
+            leave_region()
+        if block == 0:
+            start = stop
+        elif block >= blocks:
+            _PAUSE.pack_into(head, 32, *WHOLE)
+            start, block = stop, 0
+        if kernel.forms == forms:  # or else it was the compiler that took so long
+            measured = max(measured / 2, took / done)
+            pace = max(measured, expected * TRUSTED if arguments else expected)
+            budget = SLICE
+
+
+def _launch(
+    kernel: Kernel | Compiled,
+    calls: NDArray[Any],
+    arguments: tuple[Any, ...],
+    start: int,
+    stop: int,
+    workers: int,
+) -> None:
+    """Run on the items [start, stop); a worker that cannot have its scratch does not end."""
+    head: Any = calls  # any buffer will do
+    _HEAD.pack_into(head, 0, start, stop, workers, 0)
+    kernel.run(calls, *arguments, alone=workers == 1)
+    if _ended.unpack_from(head, 24)[0] != workers:
+        raise OutOfMemory(
+            "the scratch of a kernel must fit in memory, got a request that was refused; "
+            "ask for fewer targets or narrower heads at a time"
+        )

@@ -1,0 +1,385 @@
+"""How a call behaves beside others: threads, forks, pools, Ctrl-C, and a cache on disk."""
+
+import os
+import re
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+
+import mhakit
+from mhakit.backends.cpu import launch, slices, warming
+from mhakit.errors import OutOfMemory
+from mhakit.testing import Sizes, draw
+
+
+def run_fresh(code, *, timeout=120, **environment):
+    """Run code in a process of its own and return what it printed."""
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        capture_output=True, text=True, timeout=timeout, check=False,
+        env={**os.environ, **environment},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def fades(score, b, h, t, s):
+    return score - 0.1 * abs(t - s)
+
+
+def keywords_of(name):
+    generator = np.random.default_rng(11)
+    return {
+        "dense": {},
+        "causal": {"causal": "bottom_right"},
+        "mask": {"mask": generator.random((70, 1000)) < 0.5, "softcap": 2.0},
+        "window": {"window": (300, 40), "query_offset": 400},
+        "sinks": {"sinks": generator.standard_normal(4), "key_lengths": np.array([13, 700])},
+        "score_mod": {"score_mod": fades},
+    }[name]
+
+
+@pytest.mark.parametrize("name", ["dense", "causal", "mask", "window", "sinks", "score_mod"])
+def test_an_item_in_slices_has_the_bits_of_one_in_one_go(name, monkeypatch):
+    monkeypatch.setattr(launch, "SERIAL_BELOW", 0)
+    arrays = draw(Sizes(2, 4, 2, 70, 1000, 24, 20), np.float32)
+    whole = mhakit.attention(*arrays, **keywords_of(name), return_lse=True)
+    counts = []
+    run = slices._launch
+    monkeypatch.setattr(slices, "_launch", lambda *given: counts.append(0) or run(*given))
+    for slice_of in (1.0, 1e5):
+        monkeypatch.setattr(slices, "SLICE", slice_of)
+        counts.clear()
+        parts = mhakit.attention(*arrays, **keywords_of(name), return_lse=True)
+        for part, given in zip(parts, whole, strict=True):
+            np.testing.assert_array_equal(part, given)
+        if slice_of == 1.0:  # one block of 64 sources at a time, of an item or one a thread
+            assert len(counts) >= 12 * 16 / launch.threads()
+
+
+INTERRUPTED = """
+    import signal, threading, numpy as np, mhakit
+    from mhakit.backends.cpu import launch, slices
+    launch._forked = {forked}  # to compile a user's function once, not for all threads too
+    one = np.ones((1, 1, 1, 1), np.float32)
+    few, many = np.broadcast_to(one, (1, 2, 64, 64)), np.broadcast_to(one, (1, 2, {S}, 64))
+    mhakit.attention(few, few, few{more})
+    launches, run = [], slices._launch
+    slices._launch = lambda *given: launches.append(0) or run(*given)
+    threading.Timer(0.3, lambda: signal.raise_signal(signal.SIGINT)).start()
+    try:
+        mhakit.attention({query}, many, many{more})
+        print("ended")
+    except KeyboardInterrupt:
+        print("heard", len(launches) > 1)
+    few = mhakit.attention(few, few, few)  # and the next call finds all in order
+    assert (few == 1).all()
+"""
+
+
+@pytest.mark.parametrize(
+    ("query", "S", "more"),
+    [("few", 2**30, ""), ("many", 2**17, ""), ("few", 2**30, ", score_mod=mod")],
+    ids=["one long item", "many items", "a user's function"],
+)
+def test_ctrl_c_is_heard_long_before_a_call_ends(query, S, more):
+    # to its end a call takes minutes, and so would one of its items
+    code = textwrap.dedent(INTERRUPTED).format(query=query, S=S, more=more, forked=bool(more))
+    mod = "def mod(score, b, h, t, s):\n    return score * score\n"
+    assert run_fresh(mod + code, timeout=60) == "heard True"
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("T", [8, 2])
+def test_scratch_that_does_not_fit_is_told(T):
+    one = np.zeros((1, 1, 1, 1), np.float32)
+    query, key = (np.broadcast_to(one, (1, 1, n, 2**40)) for n in (T, 5))
+    with pytest.raises(OutOfMemory, match=r"scratch .* must fit in memory, got .*; ask for fewer"):
+        mhakit.attention(query, key, np.broadcast_to(one, (1, 1, 5, 3)))
+
+
+def test_a_worker_without_scratch_is_told_though_another_has_some(monkeypatch):
+    monkeypatch.setattr(launch, "SERIAL_BELOW", 0)
+    monkeypatch.setattr(launch.Compiled, "run", lambda self, calls, alone: end_some(calls))
+
+    def end_some(calls):
+        calls["ended"] = calls["workers"] - 1
+
+    arrays = draw(Sizes(1, 2, 2, 8, 8, 4, 4), np.float32)
+    with pytest.raises(OutOfMemory, match="scratch"):
+        mhakit.attention(*arrays)
+
+
+CROWD = """
+    import os, signal, sys, threading, warnings
+    warnings.simplefilter("ignore", DeprecationWarning)  # of forking with threads
+    from concurrent.futures import ThreadPoolExecutor
+    import numpy as np, numba, mhakit
+    from mhakit.backends.cpu import launch
+    from mhakit.testing import Sizes, draw
+    launch.SERIAL_BELOW = 0
+    signal.alarm(60)  # nothing here may hang, in a child neither
+    cases = [
+        (draw(Sizes(2, 4, 2, T, T + 9, 16, 8), dtype), {{"causal": causal}})
+        for T in (1, 5, 33, 130) for dtype in (np.float32, np.float64)
+        for causal in (False, "bottom_right")
+    ]
+
+    def attend(case):
+        return mhakit.attention(*case[0], **case[1])
+
+    def same(results):
+        return all(np.array_equal(a, b) for a, b in zip(results, expected, strict=True))
+
+    def child_is_right():
+        child = os.fork()
+        if child == 0:
+            signal.alarm(60)
+            os._exit(0 if same(map(attend, cases)) else 1)
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+    expected = [attend(case) for case in cases]
+    with ThreadPoolExecutor(8) as pool:
+        assert same(list(pool.map(attend, cases * 8))[-len(cases):])
+    assert child_is_right()
+    long = draw(Sizes(1, 2, 2, 4000, 4000, 64, 64), np.float32)
+    inside = threading.Thread(target=mhakit.attention, args=long)
+    inside.start()
+    while launch._region.acquire(blocking=False):  # until the thread is in a kernel
+        launch._region.release()
+    assert child_is_right()
+    inside.join()
+    assert same(map(attend, cases))
+    print(numba.threading_layer())
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+@pytest.mark.parametrize("layer", ["omp", "workqueue", "tbb"])
+def test_threads_and_forked_children_get_the_same_bits_under_each_layer(layer):
+    if layer == "tbb":
+        pytest.importorskip(
+            "numba.np.ufunc.tbbpool", reason="no TBB library here", exc_type=ImportError
+        )
+    assert run_fresh(textwrap.dedent(CROWD).format(), NUMBA_THREADING_LAYER=layer) == layer
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("layer", ["omp", "workqueue"])
+def test_a_process_pool_gets_the_same_bits(method, layer, tmp_path):
+    script = tmp_path / "pooled.py"
+    script.write_text(
+        textwrap.dedent(f"""
+        import multiprocessing, warnings
+        warnings.simplefilter("ignore", DeprecationWarning)
+        import numpy as np, mhakit
+        from mhakit.backends.cpu import launch
+        launch.SERIAL_BELOW = 0
+
+        def attend(seed):
+            x = np.random.default_rng(seed).standard_normal((1, 4, 90, 16), np.float32)
+            return mhakit.attention(x, x, x)
+
+        if __name__ == "__main__":
+            expected = [attend(seed) for seed in range(6)]
+            with multiprocessing.get_context("{method}").Pool(2) as pool:
+                results = pool.map_async(attend, range(6)).get(timeout=60)
+            print(np.array_equal(results, expected))
+    """)
+    )
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, timeout=90, check=False,
+        env={**os.environ, "NUMBA_THREADING_LAYER": layer},
+    )  # fmt: skip
+    assert done.stdout.strip() == "True", done.stderr
+
+
+def test_first_calls_that_race_compile_once_and_a_fork_waits_for_them(tmp_path):
+    printed = run_fresh(
+        """
+        import os, signal, threading, warnings
+        warnings.simplefilter("ignore", DeprecationWarning)
+        from concurrent.futures import ThreadPoolExecutor
+        import numpy as np
+        from mhakit.backends import select
+        cpu = select("cpu")
+        signal.alarm(60)
+        scores = np.random.default_rng(5).standard_normal((1, 2, 40, 30), np.float32)
+        gate = threading.Barrier(9)
+
+        def normalize(_=0):
+            out = np.empty_like(scores)
+            cpu.normalize(scores, None, out)
+            return out
+
+        def first(_):
+            gate.wait()
+            return normalize()
+
+        with ThreadPoolExecutor(8) as pool:
+            futures = [pool.submit(first, i) for i in range(8)]
+            gate.wait()
+            child = os.fork()
+            if child == 0:
+                signal.alarm(60)
+                os._exit(0 if abs(normalize().sum() - 80) < 1e-3 else 1)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+            results = [future.result() for future in futures]
+        assert abs(results[0].sum() - 80) < 1e-3
+        print(all(np.array_equal(result, results[0]) for result in results))
+        """,
+        NUMBA_CACHE_DIR=str(tmp_path),
+    )
+    assert printed == "True"
+
+
+NORMALIZE = """
+    import warnings, numpy as np
+    from mhakit.backends import select
+    from mhakit.backends.cpu import launch, softmax
+    scores = np.arange(6, dtype=np.float32).reshape(1, 1, 2, 3)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        select("cpu").normalize(scores, None, scores)
+    print(abs(scores.sum() - 2) < 1e-6, softmax._run.of(scores.dtype).entry.cache_hits)
+    print(*(warning.message for warning in told))
+"""
+
+
+def cut(data):
+    return data[: len(data) // 2]
+
+
+def flip(data):
+    return data[:-100] + bytes([data[-100] ^ 1]) + data[-99:]
+
+
+def empty(data):
+    return b""
+
+
+@pytest.mark.parametrize("suffix", ["nbi", "nbc"])
+def test_a_damaged_file_of_the_cache_is_a_miss_and_is_written_anew(suffix, tmp_path):
+    environment = {"NUMBA_CACHE_DIR": str(tmp_path)}
+    assert run_fresh(NORMALIZE, **environment) == "True 0"
+    (path,) = tmp_path.glob(f"**/softmax._enter-*.{suffix}")
+    for damage in (cut, flip, empty):
+        path.write_bytes(damage(path.read_bytes()))
+        assert run_fresh(NORMALIZE, **environment) == "True 0"
+    assert run_fresh(NORMALIZE, **environment) == "True 1"
+
+
+def test_a_cache_that_cannot_be_kept_is_told_and_computes(tmp_path):
+    taken = tmp_path / "taken"
+    taken.write_text("a file, no folder")
+    environment = {
+        "NUMBA_CACHE_DIR": str(taken), "NUMBA_CACHE_LOCATOR_CLASSES": "UserProvidedCacheLocator",
+    }  # fmt: skip
+    code = "import warnings; warnings.simplefilter('always')\n" + textwrap.dedent(NORMALIZE)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=90, check=False,
+        env={**os.environ, **environment},
+    )  # fmt: skip
+    assert done.stdout.strip() == "True 0", done.stderr
+    assert done.stderr.count("the folder of compiled kernels must be writable, got none") == 1
+    assert "set NUMBA_CACHE_DIR to a folder that can be written" in done.stderr
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="threads are counted in /proc")
+def test_callers_in_threads_share_the_threads_of_one():
+    printed = run_fresh(
+        """
+        import os, threading
+        from concurrent.futures import ThreadPoolExecutor
+        import numpy as np, numba, mhakit
+        before = {name: value for name, value in os.environ.items()}
+        x = np.ones((1, 2, 700, 64), np.float32)
+        mhakit.attention(x, x, x)
+        callers, most, done = 4, [0], threading.Event()
+
+        def count():
+            while not done.is_set():
+                states = []
+                for task in os.listdir("/proc/self/task"):
+                    try:
+                        with open(f"/proc/self/task/{task}/stat") as file:
+                            states.append(file.read().rpartition(")")[2].split()[0])
+                    except OSError:
+                        pass
+                most[0] = max(most[0], states.count("R") - 1)  # this one runs too
+
+        watcher = threading.Thread(target=count)
+        watcher.start()
+        with ThreadPoolExecutor(callers) as pool:
+            list(pool.map(lambda _: mhakit.attention(x, x, x), range(60)))
+        done.set()
+        watcher.join()
+        assert 1 <= most[0] <= numba.get_num_threads() + callers, most
+        assert len(os.listdir("/proc/self/task")) < 40
+        assert dict(os.environ) == before
+        print(numba.get_num_threads())
+        """,
+        NUMBA_NUM_THREADS="2", OPENBLAS_NUM_THREADS="1", OMP_WAIT_POLICY="passive",
+    )  # fmt: skip
+    assert printed == "2"
+
+
+def test_a_layer_leaves_threads_and_environment_as_they_were():
+    numba = pytest.importorskip("numba")
+    layer = mhakit.MultiHeadAttention(16, 4, rng=1)
+    before = dict(os.environ), numba.get_num_threads()
+    numba.set_num_threads(1)
+    try:
+        layer(np.ones((2, 50, 16), np.float32))
+        assert (dict(os.environ), numba.get_num_threads()) == (before[0], 1)
+    finally:
+        numba.set_num_threads(before[1])
+
+
+def test_warmup_compiles_once_and_says_where(tmp_path):
+    code = """
+        from mhakit.backends.cpu import warming
+        from mhakit.cli.commands import command
+        warming.WORKERS = {"softmax": warming.WORKERS["softmax"]}  # all would take a minute
+        warming.KERNELS = {"merging": warming.KERNELS["merging"]}
+        command(["warmup", "--dtype", "float32"])
+    """
+    for state in (r" s$", r"cached$"):
+        lines = run_fresh(code, NUMBA_CACHE_DIR=str(tmp_path)).splitlines()
+        assert [line.split()[0] for line in lines[:3]] == ["softmax", "merging", "threads"]
+        assert all(re.search(state, line) for line in lines[:3]), lines
+        assert f"kernels lie in {tmp_path}" in lines[3]
+
+
+def test_warmup_knows_every_kernel():
+    modules = [module for name, module in sys.modules.items() if "mhakit.backends.cpu." in name]
+    made = {
+        id(thing)
+        for module in modules
+        for thing in vars(module).values()
+        if isinstance(thing, launch.Worker)
+        or (isinstance(thing, launch.Kernel) and thing.__name__ != "_modified")
+    }
+    assert {id(kernel) for kernel in (*warming.WORKERS.values(), *warming.KERNELS.values())} == made
+
+
+def test_warmup_names_a_folder_that_cannot_be_written(tmp_path):
+    taken = tmp_path / "taken"
+    taken.write_text("a file, no folder")
+    command = [sys.executable, "-m", "mhakit.cli", "warmup"]
+    for more, rule in (
+        ({}, "NUMBA_CACHE_DIR must be a folder that can be written, got .*; set it to one that"),
+        (
+            {"NUMBA_CACHE_LOCATOR_CLASSES": "UserProvidedCacheLocator"},
+            "the folder of compiled kernels must be writable, got .*; set NUMBA_CACHE_DIR to a",
+        ),
+    ):
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=60, check=False,
+            env={**os.environ, "NUMBA_CACHE_DIR": str(taken), **more},
+        )  # fmt: skip
+        assert done.returncode == 2
+        assert re.search(rule, done.stderr)
