@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from mhakit.testing import benchmarks
+
 ROOT = Path(__file__).parent.parent
 MODULES = sorted(path.stem for path in (ROOT / "asv_benchmarks").glob("bench_*.py"))
 
@@ -54,3 +56,20 @@ def test_importing_a_benchmark_runs_no_kernel(module):
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_a_form_is_held_against_mhakit_before_it_is_timed_and_none_skips_the_row():
+    class Ours(benchmarks.OverNumpy):
+        forms = {  # noqa: RUF012
+            "average": lambda z, x, p: z.mean(axis=2) @ p["weight"] + p["bias"],
+            "sum": lambda z, x, p: z.mean(axis=2) @ p["weight"] + p["bias"],
+        }
+
+    bench = Ours()
+    bench.setup("average")
+    assert bench.track_over_numpy("average") > 0
+    with pytest.raises(AssertionError, match="Not equal to tolerance"):
+        bench.setup("sum")
+    for cls, arguments in ((Ours, ("max",)), (benchmarks.Combine, ("max", "numpy"))):
+        with pytest.raises(NotImplementedError, match="no form of NumPy's is written down"):
+            cls().setup(*arguments)

@@ -12,6 +12,7 @@ import pytest
 
 import mhakit
 from mhakit import ParameterError, ShapeError
+from mhakit.analysis import comparing
 from mhakit.analysis.refitting import Words, recovered, refit
 from mhakit.errors import CombinationNotFound, DTypeError, MissingExtra
 from mhakit.plugin_api import CombinationPlan, HeadCombination, ParameterSpec
@@ -166,6 +167,22 @@ def test_a_combination_compares_the_same_alone_and_among_others(layer, x):
     assert without_times([alone["weighted_sum"]]) == without_times([among["weighted_sum"]])
 
 
+def test_a_layer_of_16_bits_is_fitted_in_32(layer, x, monkeypatch):
+    half = mhakit.MultiHeadAttention(M, H, head_width=E, dtype=np.float16, rng=0)
+    half.set_parameters(layer.parameters())
+    fitted_in = []
+
+    def spy(strategy, start, fitted, choosing, steps):
+        fitted_in.extend(array.dtype for array in (fitted.heads, fitted.target, *start.values()))
+        return refit(strategy, start, fitted, choosing, steps)
+
+    monkeypatch.setattr(comparing, "refit", spy)
+    coarse = mhakit.compare_combinations(half, x.astype(np.float16), ["average"])["average"]
+    assert set(fitted_in) == {np.dtype(np.float32)}
+    fine = mhakit.compare_combinations(layer, x, ["average"])["average"]
+    assert coarse.recovered == pytest.approx(fine.recovered, abs=1e-3)
+
+
 def test_the_layer_stays_as_it_is(layer, x):
     before = {name: array.copy() for name, array in layer.parameters().items()}
     mhakit.compare_combinations(layer, x, ["average"])
@@ -272,7 +289,8 @@ def test_what_is_printed_says_that_it_is_a_probe_and_how_many_words_there_were(l
         ({"x": np.ones((4, T, M))}, ParameterError, "at least 5 sequences, .* got B=4"),
         ({"x": np.ones((5, 2, M))}, ParameterError, "at least 8 to fit on, .*got 6, 2 and 2"),
         ({"steps": 0}, ParameterError, "steps must be"),
-        ({"seed": -1}, ParameterError, "rng must be"),
+        ({"seed": -1}, ParameterError, "seed must be an int of at least 0, got -1"),
+        ({"seed": None}, ParameterError, "seed must be an int of at least 0, got None"),
         ({"layer": 3}, ParameterError, "layer must be a MultiHeadAttention, got int"),
     ],
 )  # fmt: skip

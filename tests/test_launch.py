@@ -101,3 +101,20 @@ def test_narrower_registers_give_the_same_bits(width, tmp_path):
     ).split()
     assert int(used) == width
     assert narrow == bits
+
+
+def test_openmp_is_left_as_it_was_for_those_who_share_it():
+    """Numba turns nested regions on; torch, imported later, is then four times slower."""
+    printed = run_fresh(
+        """
+        import ctypes, os, numba, numpy as np, mhakit
+        from mhakit.backends.cpu import launch
+        launch.SERIAL_BELOW = 0
+        x = np.ones((1, 2, 64, 16), np.float32)
+        mhakit.attention(x, x, x)
+        runtime = ctypes.CDLL("libgomp.so.1", mode=os.RTLD_NOW | os.RTLD_NOLOAD)
+        print(numba.threading_layer(), runtime.omp_get_max_active_levels())
+        """,
+        NUMBA_THREADING_LAYER="omp",
+    )
+    assert printed == "omp 1"

@@ -18,10 +18,11 @@ from mhakit import registry
 from mhakit.analysis.comparison import ComparedCombination, Comparison
 from mhakit.analysis.refitting import Words, not_finite, recovered, refit
 from mhakit.api import combine
-from mhakit.api.parameters import as_generator, ask_parameters, initialize, speaking
+from mhakit.api.parameters import ask_parameters, initialize, speaking
 from mhakit.errors import MhakitError, MissingExtra, ParameterError, ShapeError
 from mhakit.layer import MultiHeadAttention
 from mhakit.plugin_api import HeadCombination, HeadShape
+from mhakit.problem import computation_dtype
 from mhakit.validation import as_float_array, as_size
 
 __all__ = ["compare_combinations"]
@@ -110,7 +111,9 @@ def compare_combinations(
             f"names must be a list of combinations, got {names!r}; pass [{names!r}]"
         )
     steps = as_size(steps, "steps")
-    rng = as_generator(seed)
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+        raise ParameterError(f"seed must be an int of at least 0, got {seed!r}")
+    rng = np.random.default_rng(seed)
     chosen = [record.name for record in registry.installed()] if names is None else list(names)
     strategies = [registry.resolve(name) for name in chosen]
     fitted, choosing, held_out = _parts(layer, x, key_lengths, rng)
@@ -138,8 +141,10 @@ def _parts(
             f"got B={B}"
         )
     keywords = {} if key_lengths is None else {"key_lengths": key_lengths}
+    real = computation_dtype(layer.dtype)  # 16 bits are too few to step in
     heads = layer.heads(array, **keywords)
-    target = layer.combine(heads, array)
+    target = layer.combine(heads, array).astype(real, copy=False)
+    heads, array = heads.astype(real, copy=False), array.astype(real, copy=False)
     lengths = np.full(B, T) if key_lengths is None else np.broadcast_to(key_lengths, (B,))
     there = np.arange(T) < lengths[:, None]
     order = rng.permutation(B)

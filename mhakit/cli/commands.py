@@ -174,7 +174,7 @@ def compare(
 
     Each is refitted to give what the layer gives, and measured on sentences that were held out:
     its parameters, work, output rank and time, and how much of the layer's output it recovers. A
-    layer takes about half a minute; over several, the mean is shown.
+    layer takes about a minute; over several, the mean is shown.
     """
     from mhakit import api, models, registry
     from mhakit.cli import probe

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from mhakit.backends.cpu.caching import cache_of
 from mhakit.backends.cpu.flags import FLAGS, FLAGS_ALONE
+from mhakit.backends.cpu.openmp import active_levels, set_active_levels
 from mhakit.backends.cpu.record import address_of
 
 __all__ = [
@@ -44,6 +45,7 @@ _compiling = threading.RLock()
 _region = threading.RLock()
 """Reentrant, so that whoever was interrupted with it in hand is not shut out."""
 _forked = False
+_started = False
 
 
 def _before_fork() -> None:
@@ -73,8 +75,18 @@ if hasattr(os, "register_at_fork"):
 
 
 def threads() -> int:
-    """Return how many threads a parallel kernel uses in this Python thread."""
-    return int(numba.get_num_threads())
+    """Return how many threads a parallel kernel uses in this Python thread.
+
+    The first call starts them, and leaves OpenMP as it was.
+    """
+    global _started
+    if _started:
+        return int(numba.get_num_threads())
+    levels = active_levels()
+    count = int(numba.get_num_threads())
+    set_active_levels(levels)
+    _started = True
+    return count
 
 
 def runs_alone(work: float) -> bool:
@@ -189,6 +201,7 @@ class Kernel:
         if alone:
             self.serial(*args)
         else:
+            threads()
             self.parallel(*args)
 
 

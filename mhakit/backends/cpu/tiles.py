@@ -178,13 +178,21 @@ def change_scores(
     if call.bias != 0:
         _add_bias(call, real, b, source, rows, places, turned, scores)
     if score_mod is not None:
-        for i in range(rows):
-            s = source + i
-            for lane in range(lanes):
-                given = scores[i, lane]
-                h, p = places[HEAD, lane], places[POSITION, lane]
-                changed = cast(score_mod(given, b, h, p, s, *score_args))
-                scores[i, lane] = given if given == cast(-np.inf) else changed
+        h = places[HEAD, 0]
+        if h == places[HEAD, lanes - 1]:  # one head: what is indexed by it is read, not gathered
+            for i in range(rows):
+                for lane in range(lanes):
+                    p = places[POSITION, lane]
+                    scores[i, lane] = _modified(
+                        scores[i, lane], b, h, p, source + i, score_mod, score_args
+                    )
+        else:
+            for i in range(rows):
+                for lane in range(lanes):
+                    h, p = places[HEAD, lane], places[POSITION, lane]
+                    scores[i, lane] = _modified(
+                        scores[i, lane], b, h, p, source + i, score_mod, score_args
+                    )
     if call.reshaped and unit != 1.0:
         factor = cast(unit)
         for i in range(rows):
@@ -194,6 +202,13 @@ def change_scores(
         _hide_band(real, source, rows, places, scores)
     if call.mask != 0:
         _hide_mask(call, real, b, source, rows, places, turned, scores)
+
+
+@inlined
+def _modified(score, b, h, p, s, score_mod, score_args):
+    """Return what a user's function makes of one score; a hidden one stays hidden."""
+    changed = type(score)(score_mod(score, b, h, p, s, *score_args))
+    return score if score == type(score)(-np.inf) else changed
 
 
 @inlined
