@@ -136,7 +136,7 @@ def _weigh_tile(
         places[HEAD, lane] = head
         places[TARGET, lane] = read_int64(call.queries + 8 * row)
     place(call, b, places)
-    pack_queries(call, real, b, LOG2E, places, packed)
+    pack_queries(call, real, b, 1.0, places, packed)
     g = head // (call.H // call.G)
     value = call.value + b * call.value_b + g * call.value_h
     out = call.out + b * call.out_b + i * call.out_h
@@ -145,17 +145,17 @@ def _weigh_tile(
     begin, stop = first // SOURCES * SOURCES, min(S, -(-past // SOURCES) * SOURCES)
 
     narrow = weights.shape[1] < lanes
-    base, total, ones = columns[0], columns[1], columns[2]
-    sink = sink_of(call, real, head) * cast(LOG2E)
+    base, total, zeros, ones = columns[0], columns[1], columns[2], columns[3]
+    sink = sink_of(call, real, head)
     for lane in range(lanes):
-        base[lane], ones[lane] = sink, cast(1)
+        base[lane], zeros[lane], ones[lane] = sink, cast(0), cast(1)
     for source in range(begin, stop, SOURCES):
         rows = min(SOURCES, stop - source)
         block = room[:rows] if narrow else weights[source : source + rows]
         score_block(
             call, real, b, g, source, rows, places,
             all_first <= source and source + rows <= all_past, packed, staged, turned, block,
-            LOG2E, score_mod, score_args,
+            1.0, score_mod, score_args,
         )  # fmt: skip
         for offset in range(0, lanes * call.item, VECTOR_BYTES):
             step = lanes * call.item
@@ -164,17 +164,21 @@ def _weigh_tile(
             _keep(weights, source, block)
     for lane in range(lanes):
         base[lane] = cast(0) if base[lane] == cast(-np.inf) else base[lane]
-        total[lane] = exp2(sink - base[lane])
+        total[lane] = exp2((sink - base[lane]) * cast(LOG2E))
     fill(sums, cast(0))
     for source in range(begin, stop, SOURCES):
         rows = min(SOURCES, stop - source)
         block = room[:rows] if narrow else weights[source : source + rows]
         if narrow:
             _take_up(weights, source, block)
+        # to powers of two only now: times log2(e) before, a large score would round by more
+        for s in range(rows):
+            for lane in range(lanes):
+                block[s, lane] = (block[s, lane] - base[lane]) * cast(LOG2E)
         hides = False
         for offset in range(0, lanes * call.item, VECTOR_BYTES):
             hides |= column_weights(
-                real, address(block) + offset, lanes * call.item, rows, address(base) + offset,
+                real, address(block) + offset, lanes * call.item, rows, address(zeros) + offset,
                 address(total) + offset,
             )  # fmt: skip
         if call.attended != 0:
