@@ -49,6 +49,9 @@ from mhakit.problem import Problem
 
 __all__ = ["weigh"]
 
+SHORT = 8
+"""Weights in the shortest sums, of which a block's is made: a long sum would round by more."""
+
 
 def _enter(calls):
     """Be one worker."""
@@ -88,7 +91,8 @@ def weigh(
         attended=attended,
     )  # fmt: skip
     tiles = -(-queries.size // lanes_for(queries.size, problem.real))
-    items, work = problem.query.shape[0] * heads.size * tiles, estimate(problem)
+    B, H, T, _ = problem.query.shape
+    items, work = B * heads.size * tiles, estimate(problem) * heads.size * queries.size / (H * T)
     if problem.score_mod is None:
         run_in_slices(_run.of(problem.real), call, items, work)
     else:
@@ -106,7 +110,7 @@ def _work(calls, real, score_mod, score_args):
         aligned(real, call.S, min(lanes, call.num_queries)),
     )
     room = aligned(real, SOURCES if call.num_queries < lanes else 1, lanes)
-    sums, columns = aligned(real, call.E, lanes), aligned(real, 4, lanes)
+    sums, columns = aligned(real, call.E, lanes), aligned(real, 5, lanes)
     staged, turned = scratch_for(call, real)
     places = places_of(lanes)
     tiles = -(-call.num_queries // lanes)
@@ -146,6 +150,7 @@ def _weigh_tile(
 
     narrow = weights.shape[1] < lanes
     base, total, zeros, ones = columns[0], columns[1], columns[2], columns[3]
+    partial = columns[4]
     sink = sink_of(call, real, head)
     for lane in range(lanes):
         base[lane], zeros[lane], ones[lane] = sink, cast(0), cast(1)
@@ -176,11 +181,16 @@ def _weigh_tile(
             for lane in range(lanes):
                 block[s, lane] = (block[s, lane] - base[lane]) * cast(LOG2E)
         hides = False
-        for offset in range(0, lanes * call.item, VECTOR_BYTES):
-            hides |= column_weights(
-                real, address(block) + offset, lanes * call.item, rows, address(zeros) + offset,
-                address(total) + offset,
-            )  # fmt: skip
+        for lane in range(lanes):
+            partial[lane] = cast(0)
+        for s in range(0, rows, SHORT):
+            for offset in range(0, lanes * call.item, VECTOR_BYTES):
+                hides |= column_weights(
+                    real, address(block) + s * lanes * call.item + offset, lanes * call.item,
+                    min(SHORT, rows - s), address(zeros) + offset, address(partial) + offset,
+                )  # fmt: skip
+        for lane in range(lanes):
+            total[lane] += partial[lane]
         if call.attended != 0:
             _add_values(
                 call, real, value + source * call.value_s, rows, hides, block, staged, ones, sums
