@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import mhakit
+from mhakit.api.attending import attention_and_weights
 from mhakit.problem import computation_dtype
 from mhakit.testing import GRID, Sizes, assert_within, budget, draw
 
@@ -51,15 +52,23 @@ POISON = {"NaN": np.nan, "inf": np.inf, "-inf": -np.inf}
 def call(function, query, key, value, keywords, backend):
     if function == "attention":
         return mhakit.attention(query, key, value, **keywords, return_lse=True, backend=backend)
+    if function == "attention_and_weights":  # what a layer returns with weights
+        return attention_and_weights(query, key, value, **keywords, backend=backend)
     return (getattr(mhakit, function)(query, key, **keywords, backend=backend),)
 
 
 FUNCTIONS = ["attention", "attention_weights", "attention_scores"]
+TABLE = [
+    (function, rule)
+    for function in [*FUNCTIONS, "attention_and_weights"]
+    for rule in RULES
+    # its kernel is that of attention_weights, compiled once more for every function of scores
+    if (function, rule) != ("attention_and_weights", "score_mod")
+]
 
 
 @pytest.mark.parametrize("poison", POISON)
-@pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("function", FUNCTIONS)
+@pytest.mark.parametrize(("function", "rule"), TABLE)
 def test_1_a_hidden_source_is_never_used(function, rule, poison, backend):
     """Poison a source everywhere, then hide it where the rule would show it."""
     query, key, value = draw(SIZES, np.float32)
@@ -74,7 +83,7 @@ def test_1_a_hidden_source_is_never_used(function, rule, poison, backend):
     assert blind.any(), "a rule that hides nothing tests nothing"
     for was, now in zip(clean, poisoned, strict=True):
         np.testing.assert_array_equal(was[blind], now[blind])
-    if (~blind).any() and function == "attention":
+    if (~blind).any() and function in ("attention", "attention_and_weights"):
         assert not np.isfinite(poisoned[0][~blind]).all(), "the poison must reach those who look"
 
 
@@ -85,11 +94,15 @@ def test_1_holds_for_every_dtype_and_form(rule, T, dtype, form):
     query, key, value = draw(sizes, dtype)
     keywords, hidden = hiding_keywords(rule, sizes)
     clean = mhakit.attention(query, key, value, **keywords)
+    clean_and_weights = attention_and_weights(query, key, value, **keywords)
     for s in range(sizes.S):
         if hidden[..., s].all():
             key[:, :, s], value[:, :, s] = np.nan, np.inf
     assert np.isnan(key.astype(float)).any(), "a rule that hides nothing tests nothing"
     np.testing.assert_array_equal(mhakit.attention(query, key, value, **keywords), clean)
+    again = attention_and_weights(query, key, value, **keywords)
+    for was, now in zip(clean_and_weights, again, strict=True):
+        np.testing.assert_array_equal(was, now)
 
 
 def test_1_the_weight_of_a_hidden_source_is_exactly_0_beside_values_of_1e38(backend):
@@ -141,6 +154,12 @@ def test_2_a_target_that_sees_nothing_is_0(dtype, backend, sinks):
     weights = mhakit.attention_weights(query, key, mask=mask, sinks=sinks, backend=backend)
     assert not weights[dead].astype(float).any()
     assert not np.signbit(weights.astype(float)).any(), "no weight may read -0.0"
+    keywords = {"mask": mask, "sinks": sinks, "backend": backend}
+    output, same = attention_and_weights(query, key, value, **keywords)
+    assert not output[dead].astype(float).any()
+    np.testing.assert_array_equal(same, weights)
+    names = {name: keywords[name] for name in ("mask", "sinks")}
+    assert_within(output, budget("attention", query, key, value, **names)[0])
 
 
 @pytest.mark.parametrize(
@@ -158,6 +177,9 @@ def test_2_empty_sizes_work(sizes, dtype, backend, form):
     assert weights.shape == (B, H, T, S)
     assert mhakit.weighted_sum(weights, value, backend=backend).shape == (B, H, T, E)
     assert mhakit.merge_attention((output, lse), backend=backend)[0].shape == (B, H, T, E)
+    output, weights = attention_and_weights(query, key, value, backend=backend)
+    assert (output.shape, weights.shape) == ((B, H, T, E), (B, H, T, S))
+    assert not output.astype(float).any()
 
 
 @pytest.mark.parametrize("rule", [{}, {"causal": True}, {"window": (101, 3)}], ids=str)
@@ -195,6 +217,25 @@ def test_3_a_row_has_the_same_bits_whatever_stands_around_it(rule, spans, dtype,
     for limit in (0, float("inf")):
         monkeypatch.setattr(launch, "SERIAL_BELOW", limit)
         np.testing.assert_array_equal(rows(first, last), whole)
+
+
+def test_3_a_row_with_its_weights_has_the_same_bits_whatever_stands_around_it(dtype):
+    query, key, value = draw(Sizes(2, 4, 2, 150, 300, 20, 12), dtype)
+    rules = [{}, {"causal": True}, {"window": (101, 3)}]
+
+    def rows(start, stop, rule, b=slice(None), h=slice(None), g=slice(None)):
+        return attention_and_weights(
+            query[b, h, start:stop], key[b, g], value[b, g], query_offset=start + 120, **rule
+        )
+
+    for rule in rules:
+        whole = rows(0, 150, rule)
+        for start, stop in [(0, 1), (3, 20), (64, 128), (5, 150)]:
+            for part, all_rows in zip(rows(start, stop, rule), whole, strict=True):
+                np.testing.assert_array_equal(part, all_rows[:, :, start:stop])
+        one = rows(0, 150, rule, slice(1, 2), slice(3, 4), slice(1, 2))
+        for part, all_rows in zip(one, whole, strict=True):
+            np.testing.assert_array_equal(part, all_rows[1:, 3:])
 
 
 @pytest.mark.parametrize("T", [130, 2])
@@ -306,6 +347,9 @@ def test_6_strides_change_no_bit_and_make_no_copy(kind, dtype):
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     np.testing.assert_array_equal(out, plain)
+    both = [attention_and_weights(*given, causal="bottom_right") for given in (arrays, views)]
+    for one, other in zip(*both, strict=True):
+        np.testing.assert_array_equal(one, other)
     scratch = mhakit.explain(*views, causal="bottom_right").scratch_bytes
     assert peak - scratch < min(array.nbytes for array in arrays) / 2, "an input was copied"
 
@@ -322,6 +366,11 @@ def test_6_the_BTHD_layout_takes_and_gives_the_same_numbers(dtype, backend):
     np.testing.assert_array_equal(weights, mhakit.attention_weights(query, key, backend=backend))
     summed = mhakit.weighted_sum(weights, swapped[2], layout="BTHD", backend=backend)
     assert summed.shape == result.shape
+    both = attention_and_weights(*swapped, layout="BTHD", backend=backend)
+    assert both[0].flags.c_contiguous
+    np.testing.assert_array_equal(both[1], weights)
+    plain, _ = attention_and_weights(query, key, value, backend=backend)
+    np.testing.assert_array_equal(both[0].swapaxes(1, 2), plain)
 
 
 def test_6_outputs_that_were_poisoned_are_written_throughout(dtype, backend):

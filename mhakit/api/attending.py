@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, overload
 
+import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mhakit import backends
@@ -18,7 +19,7 @@ from mhakit.api.arguments import (
     output_for,
 )
 
-__all__ = ["attention"]
+__all__ = ["attention", "attention_and_weights"]
 
 Array = NDArray[Any]
 
@@ -230,3 +231,34 @@ def attention(
         return output
     lse = lse.astype(problem.real, copy=False)
     return output, lse if batched else lse[0]
+
+
+def attention_and_weights(
+    query: Array,
+    key: Array,
+    value: Array,
+    *,
+    layout: Layout = "BHTD",
+    backend: str | None = None,
+    **keywords: Any,
+) -> tuple[Array, Array]:
+    """Return `attention` and the weights of every head, (B, H, T, S), of one pass over the scores.
+
+    The output is summed by the weights before they are rounded; it equals `attention`'s to
+    rounding, not bit by bit. ``keywords`` are `attention`'s.
+    """
+    problem, batched = as_problem(query, key, value, layout=layout, **keywords)
+    engine = backends.select(backend)
+    B, H, T, _ = problem.query.shape
+    S, E = value.shape[-3 if layout == "BTHD" else -2], value.shape[-1]
+    dtype = problem.query.dtype
+    output = output_for(None, (B, H, T, E), dtype, layout, batched, {})
+    weights = output_for(None, (B, H, T, S), dtype, "BHTD", batched, {})
+    engine.weigh(
+        problem,
+        np.arange(H),
+        np.arange(T),
+        by_head(weights, "BHTD", batched),
+        by_head(output, layout, batched),
+    )
+    return output, weights

@@ -66,12 +66,20 @@ def weigh(
     heads: NDArray[np.int64],
     queries: NDArray[np.int64],
     out: Array,
+    attended: Array | None = None,
     *,
     arithmetic: Arithmetic = FLOAT64,
 ) -> None:
-    """Write the weights of the chosen heads and targets, (B, len, len, S), to ``out``."""
+    """Write the weights of the chosen heads and targets, (B, len, len, S), to ``out``.
+
+    Where ``attended``, (B, len, len, E), is given, write what they sum the values to, too.
+    """
     weights, _ = _softmax(_scores(problem, arithmetic), problem.sinks)
     out[...] = weights[:, heads][:, :, queries]
+    if attended is not None:
+        output = np.empty((*weights.shape[:3], attended.shape[3]), attended.dtype)
+        attend(problem, output, arithmetic=arithmetic)
+        attended[...] = output[:, heads][:, :, queries]
 
 
 def normalize(

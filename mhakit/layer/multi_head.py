@@ -8,10 +8,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from mhakit.api.arguments import Causal, Integers, ScoreMod, Window
 from mhakit.api.asking import ask
-from mhakit.api.attending import attention
+from mhakit.api.attending import attention, attention_and_weights
 from mhakit.api.combining import combine_by
 from mhakit.api.parameters import Rng
-from mhakit.api.stepping import attention_weights
 from mhakit.errors import ShapeError
 from mhakit.layer.projections import as_input, as_source
 from mhakit.layer.saving import SavedLayer
@@ -330,7 +329,9 @@ class MultiHeadAttention(SavedLayer):
         if unknown:
             raise TypeError(f"a layer takes no keyword {unknown[0]!r}")
         query, key, value = self._project(x, source)
-        z = attention(query, key, value, layout="BTHD", **keywords).swapaxes(-2, -3)
-        if not return_weights:
-            return z, None
-        return z, attention_weights(query, key, layout="BTHD", **keywords)
+        weights = None
+        if return_weights:
+            z, weights = attention_and_weights(query, key, value, layout="BTHD", **keywords)
+        else:
+            z = attention(query, key, value, layout="BTHD", **keywords)
+        return z.swapaxes(-2, -3), weights

@@ -2,7 +2,8 @@
 
 ``simd`` knows registers, ``memory`` single numbers; ``call`` turns a `Problem` into the record
 that kernels read and ``launch`` decides how they run. The kernels: ``attention``, ``scoring``,
-``softmax``, ``weighted_sum``, ``merging``, ``combination``, ``combination_gradient``.
+``weighing``, ``softmax``, ``weighted_sum``, ``merging``, ``combination``,
+``combination_gradient``.
 """
 
 from mhakit.backends.cpu.attention import attend
@@ -10,9 +11,10 @@ from mhakit.backends.cpu.combination import combine_heads
 from mhakit.backends.cpu.combination_gradient import combine_heads_vjp
 from mhakit.backends.cpu.description import describe, machine
 from mhakit.backends.cpu.merging import merge
-from mhakit.backends.cpu.scoring import score, weigh
+from mhakit.backends.cpu.scoring import score
 from mhakit.backends.cpu.softmax import normalize
 from mhakit.backends.cpu.warming import kernel_folder, warm_up
+from mhakit.backends.cpu.weighing import weigh
 from mhakit.backends.cpu.weighted_sum import weigh_values
 
 __all__ = [

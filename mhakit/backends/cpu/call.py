@@ -33,7 +33,8 @@ _INTEGERS = (
     "mask", "mask_b", "mask_h", "mask_t", "mask_s",
     "bias", "bias_b", "bias_h", "bias_t", "bias_s", "bias_kind",
     "out", "out_b", "out_h", "out_t", "out_e",
-    "heads", "queries", "num_heads", "num_queries", "weighs", "partials", "pairs",
+    "heads", "queries", "num_heads", "num_queries", "partials", "pairs",
+    "attended", "attended_b", "attended_h", "attended_t", "attended_e",
 )  # fmt: skip
 
 CALL = records(_INTEGERS, ("scale", "softcap"))
@@ -67,9 +68,9 @@ def pack(
     sinks: Array | None = None,
     heads: Array | None = None,
     queries: Array | None = None,
-    weighs: bool = False,
     partials: Array | None = None,
     pairs: Array | None = None,
+    attended: Array | None = None,
 ) -> NDArray[Any]:
     """Return the record of a problem; its arrays must stay alive while a kernel reads it.
 
@@ -93,6 +94,6 @@ def pack(
         *where(bias), 0 if bias is None else kind_of(bias.dtype), *where(out),
         address_of(heads), address_of(queries),
         0 if heads is None else heads.size, 0 if queries is None else queries.size,
-        weighs, address_of(partials), address_of(pairs), problem.scale, problem.softcap,
+        address_of(partials), address_of(pairs), *where(attended), problem.scale, problem.softcap,
     )  # fmt: skip
     return np.frombuffer(record, CALL[real])

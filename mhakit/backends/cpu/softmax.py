@@ -19,7 +19,7 @@ from mhakit.backends.cpu.storage import kind_of
 from mhakit.backends.cpu.tiles import LOG2E, aligned, sink_of
 from mhakit.problem import computation_dtype
 
-__all__ = ["normalize", "normalize_line"]
+__all__ = ["normalize"]
 
 _INTEGERS = (
     *HEAD, "B", "H", "T", "S", "item", "sinks", "kind", "out_kind",
@@ -74,13 +74,13 @@ def _work(calls, real):
             given = call.scores + b * call.scores_b + h * call.scores_h + t * call.scores_t
             load_row(real, call.kind, given, call.scores_s, call.S, line)
             written = call.out + b * call.out_b + h * call.out_h + t * call.out_t
-            share = normalize_line(real, line, call.S, sink_of(call, real, h))
+            share = _normalize_line(real, line, call.S, sink_of(call, real, h))
             store_row(real, call.out_kind, written, call.out_s, call.S, line, share)
     end(calls)
 
 
 @inlined
-def normalize_line(real, line, count, sink):
+def _normalize_line(real, line, count, sink):
     """Turn ``count`` scores into weights, -0.0 where hidden; return what they are to be times.
 
     ``line`` is aligned and long enough for whole registers; its tail is written.
