@@ -21,6 +21,7 @@ from mhakit.backends.cpu import (
     merging,
     scoring,
     softmax,
+    weighing,
     weighted_sum,
 )
 from mhakit.plugin_api import CombinationPlan
@@ -32,6 +33,7 @@ WORKERS = {
     "decoding": decoding._run,
     "scoring": scoring._run,
     "softmax": softmax._run,
+    "weighing": weighing._run,
     "weighted_sum": weighted_sum._run,
 }
 KERNELS = {
