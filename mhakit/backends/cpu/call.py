@@ -33,7 +33,7 @@ _INTEGERS = (
     "mask", "mask_b", "mask_h", "mask_t", "mask_s",
     "bias", "bias_b", "bias_h", "bias_t", "bias_s", "bias_kind",
     "out", "out_b", "out_h", "out_t", "out_e",
-    "heads", "queries", "num_heads", "num_queries", "partials", "pairs",
+    "heads", "queries", "num_heads", "num_queries", "arguments", "partials", "pairs",
     "attended", "attended_b", "attended_h", "attended_t", "attended_e",
 )  # fmt: skip
 
@@ -94,6 +94,7 @@ def pack(
         *where(bias), 0 if bias is None else kind_of(bias.dtype), *where(out),
         address_of(heads), address_of(queries),
         0 if heads is None else heads.size, 0 if queries is None else queries.size,
+        0,  # arguments: where those of a user's function lie, told later
         address_of(partials), address_of(pairs), *where(attended), problem.scale, problem.softcap,
     )  # fmt: skip
     return np.frombuffer(record, CALL[real])

@@ -128,14 +128,15 @@ class Worker:
 class Compiled:
     """One form of a `Worker`: run it with its records."""
 
-    forms = 1
-
-    def __init__(self, enter: Callable[..., None], record: np.dtype[Any]) -> None:
+    def __init__(
+        self, enter: Callable[..., None], record: np.dtype[Any], *, cached: bool = True
+    ) -> None:
         pointer = numba.types.CPointer(numba.from_dtype(record))
         entry: Any = CFunc(
             enter, ((pointer,), numba.types.void), locals={}, options=dict(FLAGS_ALONE)
         )
-        entry._cache = cache_of(enter, "worker")
+        if cached:
+            entry._cache = cache_of(enter, "worker")
         entry.compile()
         self.entry = entry
         self._run = ctypes.CFUNCTYPE(None, ctypes.c_int64)(entry.address)
@@ -190,11 +191,6 @@ class Kernel:
         finally:
             if work >= SERIAL_BELOW:
                 leave_region()
-
-    @property
-    def forms(self) -> int:
-        """How often this was compiled so far, in all its forms."""
-        return len(self.serial.overloads) + len(self.parallel.overloads)
 
     def run(self, *args: Any, alone: bool) -> None:
         """Run in this thread alone, or in all; a parallel region is taken by `runs_alone`."""

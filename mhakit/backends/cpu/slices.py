@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mhakit.backends.cpu import launch
-from mhakit.backends.cpu.launch import Compiled, Kernel, leave_region, runs_alone, threads
+from mhakit.backends.cpu.launch import Compiled, leave_region, runs_alone, threads
 from mhakit.backends.cpu.record import WHOLE, address_of
 from mhakit.errors import OutOfMemory
 
@@ -29,27 +29,28 @@ TRUSTED = 0.2
 
 
 def run_in_slices(
-    kernel: Kernel | Compiled,
+    kernel: Compiled,
     calls: NDArray[Any],
     items: int,
     work: float,
-    *arguments: Any,
+    *,
+    unknown: bool = False,
     blocks: int = 1,
     state: int = 0,
 ) -> None:
-    """Run ``kernel(calls, *arguments)`` on all items; ``work`` is an estimate in nanoseconds.
+    """Run a kernel on all items; ``work`` is an estimate in nanoseconds, or ``unknown``.
 
-    ``calls`` are records that begin with `HEAD`; ``arguments`` are what comes with a user's
-    function. Where an item is of several ``blocks``, of which a launch may do some, `PAUSE` follows
-    in the records, and each item in flight needs ``state`` bytes.
+    ``calls`` are records that begin with `HEAD`. Where an item is of several ``blocks``, of which a
+    launch may do some, `PAUSE` follows in the records, and each item in flight needs ``state``
+    bytes.
     """
     if work < launch.SERIAL_BELOW:
-        _launch(kernel, calls, arguments, 0, items, 1)
+        _launch(kernel, calls, 0, items, 1)
         return
     head: Any = calls  # any buffer will do
     expected = pace = max(work, 1.0) / max(items * blocks, 1)  # of one block of one item
     measured = 0.0
-    budget = SLICE * UNKNOWN if arguments else SLICE
+    budget = SLICE * UNKNOWN if unknown else SLICE
     room: NDArray[Any] | None = None
     start = block = flying = 0
     while start < items:
@@ -70,8 +71,8 @@ def run_in_slices(
                 stop = start + flying
                 done = -(-flying // workers) * (min(past, blocks) - block)
                 block = past
-            forms, began = kernel.forms, perf_counter_ns()
-            _launch(kernel, calls, arguments, start, stop, workers)
+            began = perf_counter_ns()
+            _launch(kernel, calls, start, stop, workers)
             took = perf_counter_ns() - began
         finally:
             leave_region()
@@ -80,16 +81,14 @@ def run_in_slices(
         elif block >= blocks:
             _PAUSE.pack_into(head, 32, *WHOLE)
             start, block = stop, 0
-        if kernel.forms == forms:  # or else it was the compiler that took so long
-            measured = max(measured / 2, took / done)
-            pace = max(measured, expected * TRUSTED if arguments else expected)
-            budget = SLICE
+        measured = max(measured / 2, took / done)
+        pace = max(measured, expected * TRUSTED if unknown else expected)
+        budget = SLICE
 
 
 def _launch(
-    kernel: Kernel | Compiled,
+    kernel: Compiled,
     calls: NDArray[Any],
-    arguments: tuple[Any, ...],
     start: int,
     stop: int,
     workers: int,
@@ -97,7 +96,7 @@ def _launch(
     """Run on the items [start, stop); a worker that cannot have its scratch does not end."""
     head: Any = calls  # any buffer will do
     _HEAD.pack_into(head, 0, start, stop, workers, 0)
-    kernel.run(calls, *arguments, alone=workers == 1)
+    kernel.run(calls, alone=workers == 1)
     if _ended.unpack_from(head, 24)[0] != workers:
         raise OutOfMemory(
             "the scratch of a kernel must fit in memory, got a request that was refused; "

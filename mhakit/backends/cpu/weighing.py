@@ -11,15 +11,15 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import carray, prange
+from numba import carray
 from numpy.typing import NDArray
 
 from mhakit.backends.cpu.call import CALL, SOURCES, estimate, lanes_for, pack
 from mhakit.backends.cpu.flags import inlined, part
-from mhakit.backends.cpu.launch import Kernel, Worker
+from mhakit.backends.cpu.launch import Worker
 from mhakit.backends.cpu.memory import address, end, read_int64, take
+from mhakit.backends.cpu.modified import Modified
 from mhakit.backends.cpu.rows import store_rows, widen_rows
-from mhakit.backends.cpu.score_mod import compiled
 from mhakit.backends.cpu.simd import (
     VECTOR_BYTES,
     accumulate,
@@ -59,14 +59,18 @@ def _enter(calls):
     _work(records, records[0].one, None, ())
 
 
-def _modified(calls, real, score_mod, score_args):
-    """Run all workers, a user's function compiled into them."""
-    for _ in prange(calls[0].workers):
-        _work(calls, real, score_mod, score_args)
+def _enter_with(score_mod, load):
+    """Return a worker that a user's function is compiled into."""
+
+    def enter(calls):
+        records = carray(calls, 1)
+        _work(records, records[0].one, score_mod, load(records[0].arguments))
+
+    return enter
 
 
 _run = Worker(_enter, CALL)
-_run_modified = Kernel(_modified, cached=False)
+_run_modified = Modified(_enter_with, CALL)
 
 
 def weigh(
@@ -96,8 +100,7 @@ def weigh(
     if problem.score_mod is None:
         run_in_slices(_run.of(problem.real), call, items, work)
     else:
-        arguments = problem.real.type(1), compiled(problem), problem.score_args
-        run_in_slices(_run_modified, call, items, work, *arguments)
+        _run_modified.run(problem, call, items, work)
 
 
 @part
