@@ -63,6 +63,7 @@ def test_an_item_in_slices_has_the_bits_of_one_in_one_go(name, monkeypatch):
 INTERRUPTED = """
     import signal, threading, numpy as np, mhakit
     from mhakit.backends.cpu import launch, slices
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     launch._forked = {forked}  # to compile a user's function once, not for all threads too
     one = np.ones((1, 1, 1, 1), np.float32)
     few, many = np.broadcast_to(one, (1, 2, 64, 64)), np.broadcast_to(one, (1, 2, {S}, 64))
