@@ -365,12 +365,15 @@ def test_callers_arrays_are_never_written(backend):
     mask = np.random.default_rng(0).random((B, 6, T, S)) < 0.5
     bias = np.ones((6, T, S), np.float32)
     given = [*arrays, *learned.values(), x, mask, bias]
+    before = [array.copy() for array in given]  # kernels write by address, whatever the flag says
     for array in given:
         array.flags.writeable = False
     mhakit.mixed_attention(*arrays, "talking_heads", learned, mask=mask, bias=bias, backend=backend)
     mhakit.mixed_attention(
         *arrays, ByWord, hidden_states=x[:, :T], source_states=x, mask=mask, backend=backend
     )
+    for was, now in zip(before, given, strict=True):
+        np.testing.assert_array_equal(was, now)
 
 
 def test_each_mix_may_be_left_out():

@@ -62,9 +62,8 @@ def test_an_item_in_slices_has_the_bits_of_one_in_one_go(name, monkeypatch):
 
 INTERRUPTED = """
     import signal, threading, numpy as np, mhakit
-    from mhakit.backends.cpu import launch, slices
+    from mhakit.backends.cpu import slices
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
-    launch._forked = {forked}  # to compile a user's function once, not for all threads too
     one = np.ones((1, 1, 1, 1), np.float32)
     few, many = np.broadcast_to(one, (1, 2, 64, 64)), np.broadcast_to(one, (1, 2, {S}, 64))
     mhakit.attention(few, few, few{more})
@@ -88,7 +87,7 @@ INTERRUPTED = """
 )
 def test_ctrl_c_is_heard_long_before_a_call_ends(query, S, more):
     # to its end a call takes minutes, and so would one of its items
-    code = textwrap.dedent(INTERRUPTED).format(query=query, S=S, more=more, forked=bool(more))
+    code = textwrap.dedent(INTERRUPTED).format(query=query, S=S, more=more)
     mod = "def mod(score, b, h, t, s):\n    return score * score\n"
     assert run_fresh(mod + code, timeout=60) == "heard True"
 
@@ -361,8 +360,7 @@ def test_warmup_knows_every_kernel():
         id(thing)
         for module in modules
         for thing in vars(module).values()
-        if isinstance(thing, launch.Worker)
-        or (isinstance(thing, launch.Kernel) and thing.__name__ != "_modified")
+        if isinstance(thing, launch.Worker | launch.Kernel)
     }
     assert {id(kernel) for kernel in (*warming.WORKERS.values(), *warming.KERNELS.values())} == made
 
