@@ -6,6 +6,8 @@ from typing import Any
 
 from numba import njit
 
+from mhakit.backends.cpu.linking import LinkedOnly
+
 __all__ = ["FLAGS", "FLAGS_ALONE", "inlined", "part"]
 
 FLAGS: dict[str, Any] = {"fastmath": {"contract"}, "error_model": "numpy", "nogil": True}
@@ -14,7 +16,7 @@ FLAGS: dict[str, Any] = {"fastmath": {"contract"}, "error_model": "numpy", "nogi
 FLAGS_ALONE = {name: flag for name, flag in FLAGS.items() if name != "nogil"}
 """For what is called with the GIL released already."""
 
-inlined = njit(**FLAGS, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+inlined = njit(**FLAGS, no_cpython_wrapper=True, no_cfunc_wrapper=True, pipeline_class=LinkedOnly)
 """Marks a function that kernels call; it is compiled into them and cached with them."""
 
 part = njit(**FLAGS, inline="always")
