@@ -37,12 +37,14 @@ from mhakit.backends.cpu.tiles import (
     aligned,
     fill,
     find_span,
+    narrow,
     pack_queries,
     place,
     places_of,
     score_block,
     scratch_for,
     sink_of,
+    width_of,
     write_lse,
 )
 from mhakit.problem import Problem
@@ -123,19 +125,28 @@ def _attend_tile(
 ):  # fmt: skip
     """Write output and lse of the targets [first_row, first_row + lanes) of one key/value head.
 
-    Of a long item only the blocks of this launch are done, and its state is laid down.
+    The last tile is as narrow as its targets allow. Of a long item only the blocks of this launch
+    are done, and its state is laid down.
     """
-    lanes, T, E = call.lanes, call.T, call.E
+    T, E = call.T, call.E
     ratio = call.H // call.G
+    used = min(call.lanes, ratio * T - first_row)
+    width = width_of(call, used)
+    register = VECTOR_BYTES // call.item
+    lanes = -(-used // register) * register
+    if lanes < call.lanes:
+        places, packed = narrow(places, places.shape[0], lanes), narrow(packed, call.D, lanes)
+        weights, turned = narrow(weights, SOURCES, lanes), narrow(turned, turned.shape[0], lanes)
+        kept = narrow(kept, kept.shape[0], lanes)
     for lane in range(lanes):
-        row = min(first_row + lane, ratio * T - 1)  # spare lanes repeat the last target
+        row = first_row + min(lane, used - 1)  # spare lanes repeat the last target
         places[HEAD, lane] = g * ratio + row // T
         places[TARGET, lane] = row % T
     place(call, b, places)
     pack_queries(call, real, b, LOG2E, places, packed)
 
     carry, base, top, total, sums = kept[0], kept[1], kept[2], kept[3], kept[4:]
-    state = call.state + (item - call.first_item) * (E + 2) * lanes * kept.itemsize
+    state = call.state + (item - call.first_item) * (E + 2) * call.lanes * call.item
     if call.first_block == 0:
         _start(call, real, places, top, total, sums)
     else:
@@ -149,7 +160,7 @@ def _attend_tile(
         source = max(block * SOURCES, first)
         rows = min((block + 1) * SOURCES, past) - source
         score_block(
-            call, real, b, g, source, rows, places,
+            call, real, b, g, source, rows, places, width,
             all_first <= source and source + rows <= all_past, packed, staged, turned, weights,
             LOG2E, score_mod, score_args,
         )  # fmt: skip
@@ -160,15 +171,16 @@ def _attend_tile(
             row, row_stride, across = address(staged), staged.strides[0], np.int64(staged.itemsize)
         if hides:
             accumulate_visible(
-                real, row, across, row_stride, address(weights), address(sums), step, E, rows,
-                address(carry),
+                real, row, across, row_stride, address(weights), address(sums), step, width,
+                E, rows, address(carry),
             )  # fmt: skip
         else:
             accumulate(
-                real, row, across, row_stride, address(weights), address(sums), step, E, rows,
-                address(carry),
+                real, row, across, row_stride, address(weights), address(sums), step, width,
+                E, rows, address(carry),
             )  # fmt: skip
     if call.past_block * SOURCES >= call.S:
+        _repeat_last(used, top, total, sums)
         _finish(call, real, b, places, top, total, sums)
     else:
         _move(real, address(top), state, (E + 2) * lanes)
@@ -217,6 +229,15 @@ def _weigh(real, rows, weights, top, carry, base, total):
             address(total) + offset,
         )  # fmt: skip
     return hides
+
+
+@inlined
+def _repeat_last(used, top, total, sums):
+    """Let spare lanes, which no product did, hold what the last target's lane holds."""
+    for lane in range(used, top.size):
+        top[lane], total[lane] = top[used - 1], total[used - 1]
+        for e in range(sums.shape[0]):
+            sums[e, lane] = sums[e, used - 1]
 
 
 @inlined

@@ -96,8 +96,8 @@ def _score_tile(
     call, real, b, head, first_row, places, packed, scores, staged, turned, score_mod, score_args
 ):
     """Write every source's score for the targets [first_row, first_row + lanes) of one head."""
-    last, S = call.T - 1, call.S
-    for lane in range(call.lanes):
+    last, lanes, S = call.T - 1, call.lanes, call.S
+    for lane in range(lanes):
         places[HEAD, lane] = head
         places[TARGET, lane] = min(first_row + lane, last)  # spare lanes repeat the last target
     place(call, b, places)
@@ -109,13 +109,13 @@ def _score_tile(
         rows = min(source + SOURCES, S) - source
         if first < source + rows and source < past:
             score_block(
-                call, real, b, head // (call.H // call.G), source, rows, places,
+                call, real, b, head // (call.H // call.G), source, rows, places, lanes * call.item,
                 all_first <= source and source + rows <= all_past, packed, staged, turned, scores,
                 1.0, score_mod, score_args,
             )  # fmt: skip
         else:
             fill(scores, type(real)(-np.inf))
-        for lane in range(call.lanes):
+        for lane in range(lanes):
             t = places[TARGET, lane]
             places[ROW, lane] = out + t * call.out_t + source * call.out_e
         store_rows(real, native, places[ROW], call.out_e, rows, scores)

@@ -8,12 +8,13 @@ of sources, (sources, lanes), with every change the call asks for.
 from __future__ import annotations
 
 import numpy as np
+from numba import carray
 
 from mhakit.backends.cpu.call import SOURCES
 from mhakit.backends.cpu.flags import inlined, part
-from mhakit.backends.cpu.memory import address, read, read_int64, write
+from mhakit.backends.cpu.memory import address, pointer, read, read_int64, write
 from mhakit.backends.cpu.rows import load_rows, widen_rows
-from mhakit.backends.cpu.simd import VECTOR_BYTES, align, multiply, tanh
+from mhakit.backends.cpu.simd import LEAST_BYTES, VECTOR_BYTES, align, multiply, tanh
 from mhakit.backends.cpu.storage import BOOL, FLOAT16, FLOAT32, FLOAT64
 from mhakit.backends.steps import first_visible, past_visible
 
@@ -29,12 +30,14 @@ __all__ = [
     "change_scores",
     "fill",
     "find_span",
+    "narrow",
     "pack_queries",
     "place",
     "places_of",
     "score_block",
     "scratch_for",
     "sink_of",
+    "width_of",
     "write_lse",
 ]
 
@@ -52,6 +55,18 @@ def aligned(real, rows, lanes):
     buffer = np.empty(rows * lanes + VECTOR_BYTES // 4, dtype=type(real))
     start = (align(address(buffer)) - address(buffer)) // buffer.itemsize
     return buffer[start : start + rows * lanes].reshape(rows, lanes)
+
+
+@inlined
+def narrow(tile, rows, lanes):
+    """Return the scratch of a tile as one of fewer lanes."""
+    return carray(pointer(tile[0, 0], address(tile)), (rows, lanes))
+
+
+@inlined
+def width_of(call, lanes):
+    """Return the bytes of a row that a product must do for so many lanes."""
+    return -(-lanes * call.item // LEAST_BYTES) * LEAST_BYTES
 
 
 @inlined
@@ -133,7 +148,7 @@ def pack_queries(call, real, b, unit, places, packed):
     cast = type(real)
     factor = cast(call.scale) if call.reshaped else cast(call.scale * unit)
     batch = call.query + b * call.query_b
-    for lane in range(call.lanes):
+    for lane in range(packed.shape[1]):
         h, t = places[HEAD, lane], places[TARGET, lane]
         places[ROW, lane] = batch + h * call.query_h + t * call.query_t
     load_rows(real, call.kind, places[ROW], call.query_d, call.D, packed)
@@ -144,22 +159,23 @@ def pack_queries(call, real, b, unit, places, packed):
 
 @part
 def score_block(
-    call, real, b, g, source, rows, places, spared, packed, staged, turned, scores, unit,
+    call, real, b, g, source, rows, places, width, spared, packed, staged, turned, scores, unit,
     score_mod, score_args,
 ):  # fmt: skip
     """Write the scores of sources [source, source + rows) times ``unit`` to ``scores``.
 
-    Hidden ones are -inf. ``spared`` says that every lane's band shows all of these sources.
+    Hidden ones are -inf. ``width`` is the bytes of a row that are lanes in use; ``spared`` says
+    that every lane's band shows all of these sources.
     """
-    lanes, D = call.lanes, call.D
+    D = call.D
     row = call.key + b * call.key_b + g * call.key_h + source * call.key_s
     row_stride, step = call.key_s, call.key_d
     if call.kind >= FLOAT16:
         widen_rows(real, call.kind, row, row_stride, step, rows, D, staged)
         row, row_stride, step = address(staged), staged.strides[0], np.int64(staged.itemsize)
     multiply(
-        real, row, row_stride, step, address(packed), address(scores), lanes * scores.itemsize,
-        rows, D, np.int64(0),
+        real, row, row_stride, step, address(packed), address(scores), scores.strides[0],
+        width, rows, D, np.int64(0),
     )  # fmt: skip
     change_scores(
         call, real, b, source, rows, places, spared, turned, scores, unit, score_mod, score_args

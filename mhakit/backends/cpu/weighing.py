@@ -161,7 +161,7 @@ def _weigh_tile(
         rows = min(SOURCES, stop - source)
         block = room[:rows] if narrow else weights[source : source + rows]
         score_block(
-            call, real, b, g, source, rows, places,
+            call, real, b, g, source, rows, places, lanes * call.item,
             all_first <= source and source + rows <= all_past, packed, staged, turned, block,
             1.0, score_mod, score_args,
         )  # fmt: skip
@@ -249,13 +249,13 @@ def _add_values(call, real, row, rows, hides, weights, staged, ones, sums):
         row, row_stride, across = address(staged), staged.strides[0], np.int64(staged.itemsize)
     if hides:
         accumulate_visible(
-            real, row, across, row_stride, address(weights), address(sums), step, call.E, rows,
-            address(ones),
+            real, row, across, row_stride, address(weights), address(sums), step, step,
+            call.E, rows, address(ones),
         )  # fmt: skip
     else:
         accumulate(
-            real, row, across, row_stride, address(weights), address(sums), step, call.E, rows,
-            address(ones),
+            real, row, across, row_stride, address(weights), address(sums), step, step,
+            call.E, rows, address(ones),
         )  # fmt: skip
 
 

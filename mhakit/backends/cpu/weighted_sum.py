@@ -102,7 +102,7 @@ def _sum_tile(call, real, b, h, first_row, laid, sums, ones, staged, at):
             widen_rows(real, kind, row, row_stride, across, rows, E, staged)
             row, row_stride, across = address(staged), staged.strides[0], np.int64(staged.itemsize)
         accumulate_visible(
-            real, row, across, row_stride, address(laid), address(sums), step, E, rows,
+            real, row, across, row_stride, address(laid), address(sums), step, step, E, rows,
             address(ones),
         )  # fmt: skip
     for lane in range(lanes):

@@ -12,7 +12,7 @@ from mhakit.backends.cpu.simd.along import (
     line_weights,
 )
 from mhakit.backends.cpu.simd.columns import column_tops, column_weights, exp2, tanh
-from mhakit.backends.cpu.simd.emitter import VECTOR_BYTES, align
+from mhakit.backends.cpu.simd.emitter import LEAST_BYTES, VECTOR_BYTES, align
 from mhakit.backends.cpu.simd.product import accumulate, accumulate_visible, multiply
 from mhakit.backends.cpu.simd.transposing import (
     row_from_line,
@@ -22,6 +22,7 @@ from mhakit.backends.cpu.simd.transposing import (
 )
 
 __all__ = [
+    "LEAST_BYTES",
     "VECTOR_BYTES",
     "accumulate",
     "accumulate_visible",

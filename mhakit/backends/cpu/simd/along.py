@@ -24,7 +24,7 @@ class _Along:
 
     def __init__(self, builder: ir.IRBuilder, real: Any) -> None:
         self.builder = builder
-        self.emit = Emitter(builder, real, vector=True)
+        self.emit = Emitter(builder, real)
         self.size = self.emit.lanes * self.emit.item
 
     def times(self, value: ir.Value, count: int) -> ir.Value:

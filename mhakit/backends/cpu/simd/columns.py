@@ -19,7 +19,7 @@ def column_tops(typing: Any, real: Any, scores: Any, step: Any, rows: Any, tops:
 
     def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> Any:
         _, scores, step, rows, tops = args
-        emit = Emitter(builder, sig.args[0], vector=True)
+        emit = Emitter(builder, sig.args[0])
 
         def turn(carried: list[ir.Value]) -> list[ir.Value]:
             row, top = carried
@@ -44,7 +44,7 @@ def column_weights(
 
     def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> Any:
         _, scores, step, rows, bases, sums = args
-        emit = Emitter(builder, sig.args[0], vector=True)
+        emit = Emitter(builder, sig.args[0])
         base = emit.load(bases)
         flags = ir.VectorType(ir.IntType(1), emit.lanes)
 
@@ -67,7 +67,7 @@ def _elementwise(name: str) -> Any:
     @intrinsic
     def function(typing: Any, x: Any) -> Any:
         def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> Any:
-            return getattr(Emitter(builder, sig.args[0], vector=False), name)(args[0])
+            return getattr(Emitter(builder, sig.args[0], 0), name)(args[0])
 
         if x in (types.float32, types.float64):
             return x(x), codegen

@@ -12,7 +12,7 @@ from numba import types
 
 from mhakit.backends.cpu.flags import inlined
 
-__all__ = ["INT64", "VECTOR_BYTES", "Emitter", "align", "loop"]
+__all__ = ["INT64", "LEAST_BYTES", "VECTOR_BYTES", "Emitter", "align", "loop"]
 
 
 def vector_bytes() -> int:
@@ -23,6 +23,8 @@ def vector_bytes() -> int:
 
 
 VECTOR_BYTES = vector_bytes()
+LEAST_BYTES = 16
+"""The part of a register that a tile may end with."""
 
 INT64 = ir.IntType(64)
 _INT32 = ir.IntType(32)
@@ -55,17 +57,17 @@ _EXP2 = {
 
 
 class Emitter:
-    """Arithmetic of one width, ``lanes`` numbers of one float type or a scalar, as LLVM IR."""
+    """Arithmetic on ``size`` bytes of numbers of one float type, or on a scalar, as LLVM IR."""
 
-    def __init__(self, builder: ir.IRBuilder, real: Any, *, vector: bool) -> None:
-        self.builder = builder
+    def __init__(self, builder: ir.IRBuilder, real: Any, size: int = VECTOR_BYTES) -> None:
+        self.builder, self.size = builder, size
         self.double = real == types.float64
         self.element = ir.DoubleType() if self.double else ir.FloatType()
         self.bits = ir.IntType(64 if self.double else 32)
         self.item = 8 if self.double else 4
-        self.lanes = VECTOR_BYTES // self.item if vector else 0
-        self.type = ir.VectorType(self.element, self.lanes) if vector else self.element
-        self.int_type = ir.VectorType(self.bits, self.lanes) if vector else self.bits
+        self.lanes = size // self.item
+        self.type = ir.VectorType(self.element, self.lanes) if size else self.element
+        self.int_type = ir.VectorType(self.bits, self.lanes) if size else self.bits
 
     def number(self, value: float) -> ir.Constant:
         """Return ``value`` in every lane."""
@@ -93,12 +95,12 @@ class Emitter:
     def load(self, address: ir.Value) -> ir.Value:
         """Return what lies at an aligned address."""
         pointer = self.builder.inttoptr(address, self.type.as_pointer())
-        return self.builder.load(pointer, align=VECTOR_BYTES)
+        return self.builder.load(pointer, align=self.size)
 
     def store(self, value: ir.Value, address: ir.Value) -> None:
         """Write to an aligned address."""
         pointer = self.builder.inttoptr(address, self.type.as_pointer())
-        self.builder.store(value, pointer, align=VECTOR_BYTES)
+        self.builder.store(value, pointer, align=self.size)
 
     def across(self, vector: ir.Value, join: Callable[[ir.Value, ir.Value], ir.Value]) -> ir.Value:
         """Return one number of all lanes, as a tree of neighbours, then of pairs, and so on."""

@@ -8,14 +8,16 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from mhakit.backends.cpu.simd.emitter import INT64, VECTOR_BYTES, Emitter, loop
+from mhakit.backends.cpu.simd.emitter import INT64, LEAST_BYTES, VECTOR_BYTES, Emitter, loop
 
 __all__ = ["accumulate", "accumulate_visible", "multiply"]
 
-# Rows a product takes at once, by its registers of lanes: eight or more independent sums, and
-# sums, lanes and one broadcast number fit the registers. AVX2 has 16 of them, AVX-512 and NEON
-# have 32.
-_ROWS = {2: 4, 1: 8} if VECTOR_BYTES == 32 else {4: 4, 2: 8, 1: 8}
+# Registers of lanes, by the bytes of each, and the rows a product takes at once with them: eight or
+# more independent sums, and sums, lanes and one broadcast number fit the registers. AVX2 has 16 of
+# them, AVX-512 and NEON have 32. What is left of a tile's width goes by parts of a register.
+_COLUMNS = [(2 if VECTOR_BYTES == 32 else 4, VECTOR_BYTES, 4), (1, VECTOR_BYTES, 8)]
+if LEAST_BYTES < VECTOR_BYTES:
+    _COLUMNS.append((1, LEAST_BYTES, 8))
 
 
 class _Product:
@@ -27,10 +29,9 @@ class _Product:
     """
 
     def __init__(self, mode: str, builder: ir.IRBuilder, real: Any, operands: Any) -> None:
-        self.mode, self.builder = mode, builder
-        self.emit = Emitter(builder, real, vector=True)
-        (self.a, self.a_row, self.a_step, self.b, self.c, self.step, self.rows, self.depth,
-         self.carry) = operands  # fmt: skip
+        self.mode, self.builder, self.real = mode, builder, real
+        (self.a, self.a_row, self.a_step, self.b, self.c, self.step, self.width, self.rows,
+         self.depth, self.carry) = operands  # fmt: skip
 
     def _times(self, value: ir.Value, count: int) -> ir.Value:
         return self.builder.mul(value, ir.Constant(INT64, count))
@@ -42,29 +43,33 @@ class _Product:
         """Emit the whole product, the widest columns of registers first."""
         builder = self.builder
         start: ir.Value = ir.Constant(INT64, 0)
-        for vectors in _ROWS:
-            width = ir.Constant(INT64, vectors * VECTOR_BYTES)
-            count = builder.udiv(builder.sub(self.step, start), width)
+        for vectors, size, many in _COLUMNS:
+            count = builder.udiv(builder.sub(self.width, start), ir.Constant(INT64, vectors * size))
+            emit = Emitter(builder, self.real, size)
 
-            def column(carried: list[ir.Value], vectors: int = vectors) -> list[ir.Value]:
-                self._column(carried[0], vectors)
-                return [self._plus(carried[0], vectors * VECTOR_BYTES)]
+            def column(
+                carried: list[ir.Value],
+                emit: Emitter = emit,
+                vectors: int = vectors,
+                many: int = many,
+            ) -> list[ir.Value]:
+                self._column(emit, carried[0], vectors, many)
+                return [self._plus(carried[0], vectors * emit.size)]
 
             (start,) = loop(builder, count, [start], column)
 
-    def _column(self, start: ir.Value, vectors: int) -> None:
-        """Emit all rows of the lanes that begin ``start`` bytes into a tile's rows."""
+    def _column(self, emit: Emitter, start: ir.Value, vectors: int, many: int) -> None:
+        """Emit all rows, ``many`` at once, of the lanes ``start`` bytes into a tile's rows."""
         builder = self.builder
         b, carry = builder.add(self.b, start), builder.add(self.carry, start)
         a, c = self.a, builder.add(self.c, start)
-        many = _ROWS[vectors]
         whole = builder.udiv(self.rows, ir.Constant(INT64, many))
         rest = builder.sub(self.rows, self._times(whole, many))
         for count, rows in ((whole, many), (rest, 1)):
 
             def block(carried: list[ir.Value], rows: int = rows) -> list[ir.Value]:
                 a, c = carried
-                self._block(rows, vectors, a, b, c, carry)
+                self._block(emit, rows, vectors, a, b, c, carry)
                 return [
                     builder.add(a, self._times(self.a_row, rows)),
                     builder.add(c, self._times(self.step, rows)),
@@ -73,20 +78,27 @@ class _Product:
             a, c = loop(builder, count, [a, c], block)
 
     def _block(
-        self, rows: int, vectors: int, a: ir.Value, b: ir.Value, c: ir.Value, carry: ir.Value
+        self,
+        emit: Emitter,
+        rows: int,
+        vectors: int,
+        a: ir.Value,
+        b: ir.Value,
+        c: ir.Value,
+        carry: ir.Value,
     ) -> None:
         """Emit ``rows`` rows and ``vectors`` registers of lanes, whose sums stay in registers."""
-        builder, emit = self.builder, self.emit
+        builder = self.builder
         a_rows = [builder.add(a, self._times(self.a_row, m)) for m in range(rows)]
         places = [
-            self._plus(builder.add(c, self._times(self.step, m)), v * VECTOR_BYTES)
+            self._plus(builder.add(c, self._times(self.step, m)), v * emit.size)
             for m in range(rows)
             for v in range(vectors)
         ]
         if self.mode == "multiply":
             sums = [emit.number(0.0)] * len(places)
         else:
-            factors = [emit.load(self._plus(carry, v * VECTOR_BYTES)) for v in range(vectors)]
+            factors = [emit.load(self._plus(carry, v * emit.size)) for v in range(vectors)]
             sums = [
                 builder.fmul(emit.load(place), factors[i % vectors])
                 for i, place in enumerate(places)
@@ -94,7 +106,7 @@ class _Product:
 
         def turn(carried: list[ir.Value]) -> list[ir.Value]:
             offset, b_row, *sums = carried
-            lanes = [emit.load(self._plus(b_row, v * VECTOR_BYTES)) for v in range(vectors)]
+            lanes = [emit.load(self._plus(b_row, v * emit.size)) for v in range(vectors)]
             seen = [emit.is_not_hidden(lane) for lane in lanes]
             following = []
             for m in range(rows):
@@ -113,19 +125,20 @@ class _Product:
 
 
 def _product(mode: str) -> Any:
-    """Make the intrinsic ``product(real, a, a_row, a_step, b, c, step, rows, depth, carry)``.
+    """Make ``product(real, a, a_row, a_step, b, c, step, width, rows, depth, carry)``.
 
     a, b, c and carry are addresses; a_row and a_step the bytes between rows and between k of A,
-    step the bytes of a row of B and C.
+    step the bytes of a row of B and C, of which only the first ``width`` are lanes in use, a
+    multiple of `LEAST_BYTES`.
     """
 
     @intrinsic
-    def product(typing, real, a, a_row, a_step, b, c, step, rows, depth, carry):
+    def product(typing, real, a, a_row, a_step, b, c, step, width, rows, depth, carry):
         def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> Any:
             _Product(mode, builder, sig.args[0], args[1:]).write()
             return context.get_dummy_value()
 
-        return types.void(real, *([types.int64] * 9)), codegen
+        return types.void(real, *([types.int64] * 10)), codegen
 
     return product
 

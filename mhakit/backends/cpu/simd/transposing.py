@@ -114,7 +114,7 @@ class _Turn:
 
     def __init__(self, builder: ir.IRBuilder, real: Any, operands: Any, to_columns: bool) -> None:
         self.builder, self.to_columns = builder, to_columns
-        self.vector, self.scalar = (Emitter(builder, real, vector=v) for v in (True, False))
+        self.vector, self.scalar = (Emitter(builder, real), Emitter(builder, real, 0))
         self.kind, self.size, self.bases, self.lanes, self.count, self.tile, self.step = operands
 
     def write(self) -> None:
@@ -221,8 +221,7 @@ def _along_line(
 ) -> None:
     """Emit ``move(emit, address in the row, address in the line)`` by registers, then by one."""
     at = [row, line]
-    for vector in (True, False):
-        emit = Emitter(builder, real, vector=vector)
+    for emit in (Emitter(builder, real), Emitter(builder, real, 0)):
         width = emit.lanes or 1
         turns = builder.udiv(count, ir.Constant(INT64, width))
         count = builder.sub(count, builder.mul(turns, ir.Constant(INT64, width)))
