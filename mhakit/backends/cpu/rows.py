@@ -5,12 +5,14 @@ Rows whose numbers are neighbours go a register at a time; others one by one.
 
 from __future__ import annotations
 
+import numpy as np
+
 from mhakit.backends.cpu.flags import inlined
 from mhakit.backends.cpu.memory import address, read, read_bool, write
 from mhakit.backends.cpu.simd import (
     VECTOR_BYTES,
     row_from_line,
-    row_to_line,
+    rows_to_lines,
     to_columns,
     to_rows,
 )
@@ -62,7 +64,9 @@ def store_rows(real, kind, rows, stride, count, tile):
 def load_row(real, kind, first, stride, count, line):
     """Write number i, at first + i * stride, to line[i]."""
     if stride == _size_beside(kind, line.itemsize):
-        row_to_line(real, kind, stride, first, count, address(line))
+        rows_to_lines(
+            real, kind, stride, first, np.int64(0), np.int64(1), count, address(line), np.int64(0)
+        )
     else:
         for i in range(count):
             line[i] = read(real, kind, first + i * stride)
@@ -82,5 +86,8 @@ def store_row(real, kind, first, stride, count, line, factor):
 @inlined
 def widen_rows(real, kind, first, row, step, rows, width, out):
     """Write the (rows, width) numbers at ``first`` to ``out``, in the type of ``real``."""
-    for i in range(rows):
-        load_row(real, kind, first + i * row, step, width, out[i])
+    if step == _size_beside(kind, out.itemsize):
+        rows_to_lines(real, kind, step, first, row, rows, width, address(out), out.strides[0])
+    else:
+        for i in range(rows):
+            load_row(real, kind, first + i * row, step, width, out[i])

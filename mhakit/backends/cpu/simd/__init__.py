@@ -16,7 +16,7 @@ from mhakit.backends.cpu.simd.emitter import LEAST_BYTES, VECTOR_BYTES, align
 from mhakit.backends.cpu.simd.product import accumulate, accumulate_visible, multiply
 from mhakit.backends.cpu.simd.transposing import (
     row_from_line,
-    row_to_line,
+    rows_to_lines,
     to_columns,
     to_rows,
 )
@@ -36,7 +36,7 @@ __all__ = [
     "line_weights",
     "multiply",
     "row_from_line",
-    "row_to_line",
+    "rows_to_lines",
     "tanh",
     "to_columns",
     "to_rows",

@@ -16,7 +16,7 @@ from numba.extending import intrinsic
 from mhakit.backends.cpu.simd.emitter import INT64, Emitter, loop
 from mhakit.backends.cpu.storage import BFLOAT16, BOOL, FLOAT16, FLOAT32, FLOAT64
 
-__all__ = ["row_from_line", "row_to_line", "to_columns", "to_rows"]
+__all__ = ["row_from_line", "rows_to_lines", "to_columns", "to_rows"]
 
 _INT32 = ir.IntType(32)
 
@@ -240,20 +240,33 @@ def _along_line(
 
 
 @intrinsic
-def row_to_line(typing, real, kind, size, row, count, line):
-    """Write ``count`` neighbours in memory, at any address, to a line of the type of real."""
+def rows_to_lines(typing, real, kind, size, row, step, rows, count, line, line_step):
+    """Write rows of ``count`` neighbours in memory, at any address, to lines of the type of real.
+
+    ``step`` and ``line_step`` are the bytes between rows and between lines.
+    """
 
     def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> Any:
-        _, kind, size, row, count, line = args
+        _, kind, size, row, step, rows, count, line, line_step = args
+        real = sig.args[0]
 
-        def move(emit: Emitter, source: ir.Value, pointer: ir.Value) -> None:
-            (value,) = _by_kind(kind, emit, lambda stored: [stored.load(source)], bools=False)
-            builder.store(value, pointer, align=emit.item)
+        def all_rows(stored: _Stored) -> list[ir.Value]:
+            def move(emit: Emitter, source: ir.Value, pointer: ir.Value) -> None:
+                value = _Stored(stored.kind, emit).load(source)
+                builder.store(value, pointer, align=emit.item)
 
-        _along_line(builder, sig.args[0], row, size, count, line, move)
+            def one(carried: list[ir.Value]) -> list[ir.Value]:
+                source, target = carried
+                _along_line(builder, real, source, size, count, target, move)
+                return [builder.add(source, step), builder.add(target, line_step)]
+
+            loop(builder, rows, [row, line], one)
+            return []
+
+        _by_kind(kind, Emitter(builder, real), all_rows, bools=False)
         return context.get_dummy_value()
 
-    return types.void(real, *([types.int64] * 5)), codegen
+    return types.void(real, *([types.int64] * 8)), codegen
 
 
 @intrinsic
