@@ -1,14 +1,59 @@
-"""Attention by itself: what its keywords cost, how exact it is, how much memory it needs."""
+"""Attention: beside its peers, what keywords cost, how exact it is, how much memory it needs."""
 
 from dataclasses import replace
 
 import numpy as np
 
+from asv_benchmarks.peers import WHO, call_of
 from mhakit.bench.attention import case, with_mhakit
 from mhakit.bench.rows import Attention, chosen
 from mhakit.testing import Sizes, budget
 
-PLAIN = replace(chosen(["random mask"])[0].work, changed=None)
+WORK = {
+    row.name: row.work
+    for row in chosen(
+        [
+            "dense 8,12,128,128,64",
+            "causal 1,12,2048,2048,64",
+            "window 256,0 causal",
+            "padded",
+            "grouped causal",
+            "random mask",
+            "additive bias",
+            "score_mod ALiBi",
+            "float64 causal",
+            "float16 causal",
+            "bfloat16 causal",
+        ]
+    )
+}
+PLAIN = replace(WORK["random mask 1,12,1024,1024,64"], changed=None)
+
+
+class Attend:
+    """How long does each kind of attention take, by mhakit and by each peer that can do it?"""
+
+    params = (list(WORK), WHO)
+    param_names = ("row", "who")
+
+    def setup(self, row, who):
+        self.call = call_of(WORK[row], who)
+
+    def time_attention(self, row, who):
+        self.call()
+
+
+class Length:
+    """How does the time of dense attention grow with T = S, by mhakit and by each peer?"""
+
+    params = ([4, 64, 512, 2048, 16384], WHO)
+    param_names = ("T", "who")
+
+    def setup(self, T, who):
+        self.call = call_of(Attention(Sizes(1, 2, 2, T, T, 64, 64)), who)
+
+    def time_attention(self, T, who):
+        self.call()
 
 
 class Changed:
@@ -36,6 +81,7 @@ class Error:
 
     params = (["float64", "float32", "float16", "bfloat16"], [False, True])
     param_names = ("dtype", "causal")
+    unit = "largest difference"
 
     def track_max_error(self, dtype, causal):
         given = case(Attention(Sizes(1, 4, 4, 256, 256, 64, 64), dtype, causal=causal))

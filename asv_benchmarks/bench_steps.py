@@ -2,45 +2,81 @@
 
 import numpy as np
 
+from mhakit.bench.checks import as_numpy
+from mhakit.bench.contest import load_peers, need, torch_alike
+from mhakit.errors import MissingExtra
 from mhakit.testing import Sizes, draw
 
 SIZES = Sizes(1, 12, 12, 512, 512, 64, 64)
+STEPS = ["attention_scores", "softmax", "attention_weights", "weighted_sum"]
+
+
+def by_mhakit(query, key, value, scores, weights):
+    """Return each step by mhakit."""
+    import mhakit
+
+    return {
+        "attention_scores": lambda: mhakit.attention_scores(query, key),
+        "softmax": lambda: mhakit.softmax(scores),
+        "attention_weights": lambda: mhakit.attention_weights(query, key),
+        "weighted_sum": lambda: mhakit.weighted_sum(weights, value),
+    }
+
+
+def by_numpy(query, key, value, scores, weights):
+    """Return each step in NumPy."""
+
+    def score():
+        return query @ key.swapaxes(-1, -2) * np.float32(0.125)
+
+    def softmax(scores):
+        weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+        return weights / weights.sum(axis=-1, keepdims=True)
+
+    return {
+        "attention_scores": score,
+        "softmax": lambda: softmax(scores),
+        "attention_weights": lambda: softmax(score()),
+        "weighted_sum": lambda: weights @ value,
+    }
+
+
+def by_torch(*arrays):
+    """Return each step in torch, on as many threads."""
+    try:
+        need("torch")
+    except MissingExtra as error:
+        raise NotImplementedError(str(error)) from None
+    torch = torch_alike()
+    query, key, value, scores, weights = map(torch.from_numpy, arrays)
+
+    def score():
+        return query @ key.swapaxes(-1, -2) * 0.125
+
+    return {
+        "attention_scores": score,
+        "softmax": lambda: torch.softmax(scores, -1),
+        "attention_weights": lambda: torch.softmax(score(), -1),
+        "weighted_sum": lambda: weights @ value,
+    }
 
 
 class Step:
-    """How long does each step of attention take on its own, in mhakit and in NumPy?"""
+    """How long does each step of attention take on its own, by mhakit and by its peers?"""
 
-    params = (
-        ["attention_scores", "softmax", "attention_weights", "weighted_sum"],
-        ["mhakit", "numpy"],
-    )
+    params = (STEPS, ["mhakit", "numpy", "torch"])
     param_names = ("step", "who")
 
     def setup(self, step, who):
-        import mhakit
-
+        load_peers({who} - {"mhakit"})
         query, key, value = draw(SIZES, np.float32)
-        scores, weights = mhakit.attention_scores(query, key), mhakit.attention_weights(query, key)
-
-        def numpy_scores():
-            return query @ key.swapaxes(-1, -2) * np.float32(0.125)
-
-        def numpy_softmax(scores):
-            weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
-            return weights / weights.sum(axis=-1, keepdims=True)
-
-        calls = {
-            ("attention_scores", "mhakit"): lambda: mhakit.attention_scores(query, key),
-            ("attention_scores", "numpy"): numpy_scores,
-            ("softmax", "mhakit"): lambda: mhakit.softmax(scores),
-            ("softmax", "numpy"): lambda: numpy_softmax(scores),
-            ("attention_weights", "mhakit"): lambda: mhakit.attention_weights(query, key),
-            ("attention_weights", "numpy"): lambda: numpy_softmax(numpy_scores()),
-            ("weighted_sum", "mhakit"): lambda: mhakit.weighted_sum(weights, value),
-            ("weighted_sum", "numpy"): lambda: weights @ value,
-        }
-        self.call = calls[step, who]
-        np.testing.assert_allclose(self.call(), calls[step, "numpy"](), atol=1e-4)
+        steps = by_numpy(query, key, value, None, None)
+        scores, weights = steps["attention_scores"](), steps["attention_weights"]()
+        arrays = query, key, value, scores, weights
+        make = {"mhakit": by_mhakit, "numpy": by_numpy, "torch": by_torch}
+        self.call = make[who](*arrays)[step]
+        expected = by_numpy(*arrays)[step]()
+        np.testing.assert_allclose(as_numpy(self.call()), expected, rtol=0, atol=1e-5)
 
     def time_step(self, step, who):
         self.call()

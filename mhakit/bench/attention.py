@@ -5,6 +5,8 @@ Before a peer is timed it is checked: equal results, its fast path, as many thre
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -103,7 +105,7 @@ def contest(work: Attention) -> Contest:
 def _checked(given: Case, mine: Call, name: str) -> Peer:
     need(name)
     call = MAKE[name](given)
-    check(given, as_numpy(mine()), as_numpy(call()), name)
+    check(given, as_numpy(mine()), LAID.get(name, as_numpy)(call()), name)
     return Peer(call)
 
 
@@ -219,4 +221,45 @@ def with_onnxruntime(given: Case) -> Call:
     return call
 
 
-MAKE = {"torch": with_torch, "onnxruntime": with_onnxruntime, "numpy": with_numpy}
+def with_jax(given: Case) -> Call:
+    """jax.nn.dot_product_attention compiled by XLA for the CPU, on arrays laid as it takes them."""
+    import jax
+
+    if int(os.environ.get("NPROC", "0")) != threads():
+        raise AssertionError(f"jax must run {threads()} threads: NPROC must say so when it starts")
+    cpu = jax.devices("cpu")[0]
+
+    def lay(array: Array | None, turned: bool = False) -> Any:
+        if array is None:
+            return None
+        return jax.device_put(array.swapaxes(1, 2) if turned else array, cpu)
+
+    query, key, value = (lay(a, turned=True) for a in (given.query, given.key, given.value))
+    mask = None if given.plainly_causal else lay(given.mask)
+    bias = lay(given.bias)
+
+    attention = partial(
+        jax.nn.dot_product_attention, is_causal=given.plainly_causal, implementation="xla"
+    )
+    attend = jax.jit(attention)
+
+    def call() -> Any:
+        return attend(query, key, value, bias, mask).block_until_ready()
+
+    if (platform := call().device.platform) != "cpu":
+        raise AssertionError(f"jax must run on the CPU, it runs on {platform}")
+    return call
+
+
+def _bthd(result: Any) -> Array:
+    return np.asarray(result).swapaxes(1, 2)
+
+
+MAKE = {
+    "torch": with_torch,
+    "onnxruntime": with_onnxruntime,
+    "numpy": with_numpy,
+    "jax": with_jax,
+}
+LAID: dict[str, Callable[[Any], Array]] = {"jax": _bthd}
+"""How a peer's result becomes (B, H, T, E), where it is not."""

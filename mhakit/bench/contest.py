@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
@@ -17,7 +17,12 @@ __all__ = ["Call", "Contest", "Peer", "installed", "load_peers", "need", "thread
 Call = Callable[[], object]
 
 _OPENMP = "numba.np.ufunc.omppool"
-_MODULES = {"torch": ("torch",), "onnxruntime": ("onnxruntime", "onnx"), "numpy": ("numpy",)}
+_MODULES = {
+    "torch": ("torch",),
+    "onnxruntime": ("onnxruntime", "onnx"),
+    "numpy": ("numpy",),
+    "jax": ("jax", "jaxlib"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +57,13 @@ def need(peer: str) -> None:
         raise AssertionError("torch must be imported before Numba's threads start")
 
 
-def load_peers() -> None:
-    """Import the peers that are installed, before any kernel runs.
+def load_peers(peers: Iterable[str] = ("torch", "onnxruntime")) -> None:
+    """Import those of the peers that are installed, before any kernel runs.
 
     Numba's OpenMP layer switches nested regions on. Where torch is imported after it has started,
     both share one libgomp, and every product inside torch's attention starts threads of its own.
     """
-    for peer in _MODULES:
+    for peer in peers:
         if installed(peer):
             import_module(_MODULES[peer][0])
 

@@ -63,14 +63,18 @@ class Result:
 
 def contest(row: Row) -> Contest:
     """Return a row's calls; peers are made and checked when asked for."""
-    from mhakit.bench import attention, combining, layers
-
     match row.work:
         case Attention():
+            from mhakit.bench import attention
+
             return attention.contest(row.work)
         case Layer():
+            from mhakit.bench import layers
+
             return layers.contest(row.work)
         case Combination():
+            from mhakit.bench import combining
+
             return combining.contest(row.work)
         case _:
             raise TypeError(f"a row of {type(row.work).__name__} is no race")
