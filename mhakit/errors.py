@@ -12,6 +12,7 @@ __all__ = [
     "CombinationNotFound",
     "CompileError",
     "DTypeError",
+    "KernelError",
     "MhakitError",
     "MhakitWarning",
     "MissingExtra",
@@ -58,6 +59,10 @@ class OutOfMemory(MhakitError, MemoryError):
 
 class BackendUnavailable(MhakitError, ValueError):
     """The backend asked for cannot run here, or cannot run this."""
+
+
+class KernelError(MhakitError, RuntimeError):
+    """A kernel failed on the device where it ran."""
 
 
 class PluginError(MhakitError, ValueError):

@@ -8,7 +8,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from mhakit import registry, validation
+from mhakit import backends, registry, validation
+from mhakit.device import DeviceArray
 from mhakit.errors import ParameterError
 from mhakit.problem import Problem
 from mhakit.validation import as_output, empty
@@ -21,6 +22,8 @@ __all__ = [
     "Window",
     "as_problem",
     "by_head",
+    "empty_beside",
+    "handed_back",
     "output_for",
 ]
 
@@ -74,5 +77,23 @@ def output_for(
     laid = (B, H, T, width) if layout == "BHTD" else (B, T, H, width)
     laid = laid if batched else laid[1:]  # type: ignore[assignment]
     if out is None:
-        return empty(laid, dtype, "output")
+        return empty_beside(next(iter(inputs.values()), None), laid, dtype, "output")
     return as_output(out, laid, dtype, dict(inputs))
+
+
+def empty_beside(
+    given: object, shape: tuple[int, ...], dtype: np.dtype[Any], what: str
+) -> Array:
+    """Return a new array where an input lies: on the host or on its device."""
+    if isinstance(given, DeviceArray):
+        made: Array = backends.select("cuda").empty(shape, dtype, given, what)
+        return made
+    return empty(shape, dtype, what)
+
+
+def handed_back(array: Array) -> Array:
+    """Return a result as the caller knows it: on a device, an array of the caller's library."""
+    if isinstance(array, DeviceArray):
+        owner: Array = array.owner
+        return owner
+    return array

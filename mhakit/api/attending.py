@@ -16,6 +16,7 @@ from mhakit.api.arguments import (
     Window,
     as_problem,
     by_head,
+    handed_back,
     output_for,
 )
 
@@ -98,12 +99,14 @@ def attention(
     Scores are changed in this order: scale, softcap, bias, score_mod, mask (``mask``,
     ``causal``, ``window`` and ``key_lengths`` together). A source that a target may not see is
     never used: NaN or inf in its key or value does not reach that target. No array of size
-    T * S is made by the ``cpu`` backend.
+    T * S is made by the ``cpu`` and ``cuda`` backends.
 
     Parameters
     ----------
     query : array, shape (B, H, T, D)
         float64, float32, float16 or bfloat16; any strides. B may be left out of all arrays.
+        In host memory, or on a CUDA device by DLPack or ``__cuda_array_interface__``; all arrays
+        of a call lie in the same memory.
     key : array, shape (B, G, S, D)
         Of query's dtype. H is a multiple of G; head h reads key/value head h // (H // G).
     value : array, shape (B, G, S, E)
@@ -138,15 +141,18 @@ def attention(
         Axis order of query, key, value and the output.
     return_lse : bool
         Also return the natural logarithm of each row's sum of exponentials.
-    backend : {None, "cpu", "reference"}
-        None is ``"cpu"``.
+    backend : {None, "cpu", "cuda", "reference"}
+        None is ``"cuda"`` for arrays on a CUDA device, else ``"cpu"``. ``"cuda"`` copies arrays
+        of the host to the device, and the results back.
     out : ndarray, optional
         Where to write: the output's exact shape and dtype, no memory of an input.
 
     Returns
     -------
     output : ndarray, shape (B, H, T, E)
-        In query's dtype and layout. A target that sees nothing is 0.
+        In query's dtype and layout. A target that sees nothing is 0. Where the arrays lie on a
+        device, so does it: torch's or CuPy's array where query is one, else Numba's, made on
+        query's stream, which is not waited for.
     lse : ndarray, shape (B, H, T)
         Only with ``return_lse``; float64 for float64 input, else float32. -inf where a target
         sees nothing (with a sink: the sink's logit).
@@ -159,6 +165,8 @@ def attention(
         Where ``score_mod`` does not compile.
     BackendUnavailable
         Where the backend cannot run here.
+    OutOfMemory, KernelError
+        Where a result does not fit in memory, or a kernel fails on its device.
 
     References
     ----------
@@ -207,7 +215,7 @@ def attention(
         score_args=score_args,
         layout=layout,
     )
-    engine = backends.select(backend)
+    engine = backends.select(backend, problem.query)
     B, H, T, _ = problem.query.shape
     assert problem.value is not None
     E = problem.value.shape[3]
@@ -227,9 +235,12 @@ def attention(
         },
     )
     lse = engine.attend(problem, by_head(output, layout, batched), wants_lse=return_lse)
+    output = handed_back(output)
     if not return_lse:
         return output
-    lse = lse.astype(problem.real, copy=False)
+    lse = handed_back(lse)
+    if lse.dtype != problem.real and isinstance(lse, np.ndarray):
+        lse = lse.astype(problem.real)
     return output, lse if batched else lse[0]
 
 
@@ -248,7 +259,7 @@ def attention_and_weights(
     rounding, not bit by bit. ``keywords`` are `attention`'s.
     """
     problem, batched = as_problem(query, key, value, layout=layout, **keywords)
-    engine = backends.select(backend)
+    engine = backends.select(backend, problem.query)
     B, H, T, _ = problem.query.shape
     S, E = value.shape[-3 if layout == "BTHD" else -2], value.shape[-1]
     dtype = problem.query.dtype

@@ -127,7 +127,7 @@ def explain(
         score_args=score_args,
         layout=layout,
     )
-    engine = backends.select(backend)
+    engine = backends.select(backend, problem.query)
     facts = engine.describe(problem)
     assert problem.value is not None
     D, E = problem.query.shape[3], problem.value.shape[3]

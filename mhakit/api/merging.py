@@ -7,10 +7,15 @@ from typing import Any
 from numpy.typing import ArrayLike, NDArray
 
 from mhakit import backends
-from mhakit.api.arguments import Layout, by_head
+from mhakit.api.arguments import Layout, by_head, empty_beside, handed_back
 from mhakit.errors import DTypeError, ParameterError, ShapeError
 from mhakit.problem import computation_dtype
-from mhakit.validation import as_float_array, empty, require_layout, require_same_dtype
+from mhakit.validation import (
+    as_float_array,
+    require_layout,
+    require_one_place,
+    require_same_dtype,
+)
 
 __all__ = ["merge_attention"]
 
@@ -29,7 +34,7 @@ def merge_attention(
         (B, H, T, E), lse (B, H, T). At most one part may have counted the sinks.
     layout : {"BHTD", "BTHD"}
         Axis order of the outputs, given and returned.
-    backend : {None, "cpu", "reference"}
+    backend : {None, "cpu", "cuda", "reference"}
         As in `attention`.
 
     Returns
@@ -74,8 +79,9 @@ def merge_attention(
                 f"part {i} must be a pair (output, lse), got {type(part).__name__}; "
                 "attention(…, return_lse=True) gives one"
             )
-        outputs[f"output {i}"] = as_float_array(part[0], f"output {i}")
-        lses.append(as_float_array(part[1], f"lse {i}"))
+        outputs[f"output {i}"] = as_float_array(part[0], f"output {i}", placed=True)
+        lses.append(as_float_array(part[1], f"lse {i}", placed=True))
+    require_one_place(outputs | {f"lse {i}": lse for i, lse in enumerate(lses)})
     require_same_dtype(outputs)
     first = outputs["output 0"]
     if first.ndim not in (3, 4):
@@ -95,13 +101,14 @@ def merge_attention(
             raise ShapeError(f"lse {i} must be {letters} = {rows}, got shape {lse.shape}")
         if lse.dtype != real:
             raise DTypeError(f"lse {i} must be {real.name}, got {lse.dtype.name}")
-    engine = backends.select(backend)
-    output = empty(first.shape, first.dtype, "output")
-    merged = empty(views[0].shape[:3], real, "lse")
+    engine = backends.select(backend, first)
+    output = empty_beside(first, first.shape, first.dtype, "output")
+    merged = empty_beside(first, views[0].shape[:3], real, "lse")
     engine.merge(
         views,
         [lse if batched else lse[None] for lse in lses],
         by_head(output, layout, batched),
         merged,
     )
-    return output, merged if batched else merged[0]
+    merged = handed_back(merged)
+    return handed_back(output), merged if batched else merged[0]

@@ -17,6 +17,8 @@ from mhakit.api.arguments import (
     Window,
     as_problem,
     by_head,
+    empty_beside,
+    handed_back,
     output_for,
 )
 from mhakit.errors import ShapeError
@@ -25,8 +27,8 @@ from mhakit.validation import (
     as_indices,
     as_output,
     as_sinks,
-    empty,
     require_layout,
+    require_one_place,
     require_same_dtype,
 )
 
@@ -103,7 +105,7 @@ def attention_scores(
         score_args=score_args,
         layout=layout,
     )
-    engine = backends.select(backend)
+    engine = backends.select(backend, problem.query)
     B, H, T, _ = problem.query.shape
     scores = output_for(
         out,
@@ -119,7 +121,7 @@ def attention_scores(
         },
     )
     engine.score(problem, by_head(scores, "BHTD", batched))
-    return scores
+    return handed_back(scores)
 
 
 def softmax(
@@ -161,7 +163,7 @@ def softmax(
     array([[0.5, 0.5],
            [0. , 0. ]])
     """
-    array = as_float_array(scores, "scores")
+    array = as_float_array(scores, "scores", placed=True)
     if not 1 <= array.ndim <= 4:
         raise ShapeError(
             f"scores must have 1 to 4 axes, the last of them S, got shape {array.shape}"
@@ -174,15 +176,16 @@ def softmax(
                 f"got shape {array.shape}"
             )
         sinks_array = as_sinks(sinks, array.shape[-3])
-    engine = backends.select(backend)
+    require_one_place({"scores": array, "sinks": sinks_array})
+    engine = backends.select(backend, array)
     if out is None:
-        weights = empty(array.shape, array.dtype, "weights")
+        weights = empty_beside(array, array.shape, array.dtype, "weights")
     else:
         weights = as_output(out, array.shape, array.dtype, {"scores": array, "sinks": sinks_array})
     wide = (1,) * (4 - array.ndim)
     lead = (None,) * len(wide)
     engine.normalize(array[lead], sinks_array, weights[lead])
-    return weights
+    return handed_back(weights)
 
 
 def attention_weights(
@@ -261,7 +264,7 @@ def attention_weights(
         score_args=score_args,
         layout=layout,
     )
-    engine = backends.select(backend)
+    engine = backends.select(backend, problem.query)
     B, H, T, _ = problem.query.shape
     h = as_indices(heads, "heads", H, "H")
     t = as_indices(queries, "queries", T, "T")
@@ -281,7 +284,7 @@ def attention_weights(
         },
     )
     engine.weigh(problem, h, t, by_head(weights, "BHTD", batched))
-    return weights
+    return handed_back(weights)
 
 
 def weighted_sum(
@@ -327,9 +330,10 @@ def weighted_sum(
     """
     require_layout(layout)
     arrays = {
-        "weights": as_float_array(weights, "weights"),
-        "value": as_float_array(value, "value"),
+        "weights": as_float_array(weights, "weights", placed=True),
+        "value": as_float_array(value, "value", placed=True),
     }
+    require_one_place(arrays)
     require_same_dtype(arrays)
     w, v = arrays["weights"], arrays["value"]
     if w.ndim not in (3, 4):
@@ -346,7 +350,7 @@ def weighted_sum(
             f"value must have B={B}, S={S}, G dividing H={H} and E of at least 1, "
             f"got B={v4.shape[0]}, S={v4.shape[2]}, G={G}, E={v4.shape[3]}"
         )
-    engine = backends.select(backend)
+    engine = backends.select(backend, w)
     output = output_for(out, (B, H, T, v4.shape[3]), w.dtype, layout, batched, arrays)
     engine.weigh_values(w4, v4, by_head(output, layout, batched))
-    return output
+    return handed_back(output)

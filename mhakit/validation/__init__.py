@@ -13,6 +13,7 @@ from mhakit.validation.arrays import (
     empty,
     out_of_memory,
     require_layout,
+    require_one_place,
     require_same_dtype,
 )
 from mhakit.validation.attention import as_problem, as_sinks
@@ -32,5 +33,6 @@ __all__ = [
     "empty",
     "out_of_memory",
     "require_layout",
+    "require_one_place",
     "require_same_dtype",
 ]

@@ -9,6 +9,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from mhakit.device import DeviceArray, is_on_device, read
 from mhakit.errors import DTypeError, OutOfMemory, ParameterError, ShapeError
 from mhakit.problem import UNBOUNDED
 
@@ -19,10 +20,13 @@ __all__ = [
     "as_indices",
     "as_integers",
     "as_output",
+    "as_placed_array",
     "as_size",
+    "broadcast_to",
     "empty",
     "out_of_memory",
     "require_layout",
+    "require_one_place",
     "require_rank",
     "require_same_dtype",
 ]
@@ -43,6 +47,11 @@ def as_array(value: object, name: str) -> Array:
             f"{name} must not be a masked array, whose mask would be lost; "
             "pass its .data, and what is hidden as mask="
         )
+    if is_on_device(value):
+        raise DTypeError(
+            f"{name} must be an array in host memory, got {type(value).__name__} on a CUDA "
+            "device, where this is not computed; copy it to the host"
+        )
     try:
         if hasattr(value, "__array__"):
             return np.asarray(value)
@@ -59,9 +68,22 @@ def as_array(value: object, name: str) -> Array:
     )
 
 
-def as_float_array(value: object, name: str) -> Array:
-    """Return ``value`` as an ndarray of float64, float32, float16 or bfloat16, without a copy."""
-    array = as_array(value, name)
+def as_placed_array(value: object, name: str) -> Array:
+    """Return ``value`` as `as_array` does, or where it lies if that is a CUDA device's memory.
+
+    A `DeviceArray` stands in for the ndarray from here on: shape, strides and views, no numbers.
+    """
+    if type(value) is not np.ndarray and is_on_device(value):
+        return cast(Array, read(value, name))
+    return as_array(value, name)
+
+
+def as_float_array(value: object, name: str, *, placed: bool = False) -> Array:
+    """Return ``value`` as an ndarray of float64, float32, float16 or bfloat16, without a copy.
+
+    With ``placed`` it may be an array in a device's memory, as `as_placed_array` returns it.
+    """
+    array = as_placed_array(value, name) if placed else as_array(value, name)
     dtype = array.dtype
     if _is_taken(dtype):
         return array
@@ -88,6 +110,28 @@ def require_same_dtype(arrays: dict[str, Array]) -> None:
                 f"{name} must have the dtype of {names[0]}, {first.name}, "
                 f"got {arrays[name].dtype.name}"
             )
+
+
+def require_one_place(arrays: dict[str, Array | None] | dict[str, Array]) -> None:
+    """Raise ParameterError unless all the arrays lie where the first one does: host or device."""
+    first, *others = [name for name, array in arrays.items() if array is not None]
+    on_device = isinstance(arrays[first], DeviceArray)
+    here, there = "host memory", "the memory of a CUDA device"
+    if on_device:
+        here, there = there, here
+    for name in others:
+        if isinstance(arrays[name], DeviceArray) != on_device:
+            raise ParameterError(
+                f"{name} must lie where {first} lies, in {here}, got one in {there}; "
+                "copy one of them"
+            )
+
+
+def broadcast_to(array: Array, shape: tuple[int, ...]) -> Array:
+    """View an array of the host or a device as one of that shape; ValueError where it is none."""
+    if isinstance(array, DeviceArray):
+        return cast(Array, array.broadcast_to(shape))
+    return np.broadcast_to(array, shape)
 
 
 def require_layout(layout: object) -> None:
@@ -135,6 +179,9 @@ def as_output(
     out: object, shape: tuple[int, ...], dtype: np.dtype[Any], inputs: dict[str, Array | None]
 ) -> Array:
     """Check the array a caller wants written: exact shape and dtype, no memory of an input."""
+    given = next(iter(inputs.values()))
+    if isinstance(given, DeviceArray):
+        return cast(Array, _as_device_output(out, shape, dtype, inputs))
     if not isinstance(out, np.ndarray):
         raise DTypeError(f"out must be a NumPy array, got {type(out).__name__}")
     if out.shape != shape:
@@ -149,6 +196,29 @@ def as_output(
                 f"out must share no memory with {name}, got an array that does; pass a fresh one"
             )
     return out
+
+
+def _as_device_output(
+    out: object, shape: tuple[int, ...], dtype: np.dtype[Any], inputs: dict[str, Array | None]
+) -> DeviceArray:
+    """Check an array of a device's memory that a caller wants written."""
+    if not is_on_device(out):
+        raise DTypeError(
+            f"out must be an array on the inputs' CUDA device, got {type(out).__name__}"
+        )
+    array = read(out, "out")
+    if array.shape != shape:
+        raise ShapeError(f"out must have shape {shape}, got shape {array.shape}")
+    if array.dtype != dtype:
+        raise DTypeError(f"out must have dtype {dtype.name}, got {array.dtype.name}")
+    if array.readonly:
+        raise ParameterError("out must be writeable, got a read-only array")
+    for name, given in inputs.items():
+        if isinstance(given, DeviceArray) and array.shares_memory(given):
+            raise ParameterError(
+                f"out must share no memory with {name}, got an array that does; pass a fresh one"
+            )
+    return array
 
 
 def as_integers(value: object, name: str) -> NDArray[np.int64]:

@@ -9,12 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mhakit.device import DeviceArray
 from mhakit.errors import DTypeError, ParameterError, ShapeError
 from mhakit.problem import Problem, computation_dtype
 from mhakit.validation.arrays import (
-    as_array,
     as_float_array,
+    as_placed_array,
+    broadcast_to,
     require_layout,
+    require_one_place,
     require_rank,
     require_same_dtype,
 )
@@ -49,8 +52,8 @@ def as_problem(
     ``needs_value`` is False where only scores or weights are asked for.
     """
     require_layout(layout)
-    q, k = as_float_array(query, "query"), as_float_array(key, "key")
-    v = as_float_array(value, "value") if needs_value else None
+    q, k = as_float_array(query, "query", placed=True), as_float_array(key, "key", placed=True)
+    v = as_float_array(value, "value", placed=True) if needs_value else None
     if k.dtype != q.dtype or (v is not None and v.dtype != q.dtype):
         require_same_dtype({"query": q, "key": k} | ({} if v is None else {"value": v}))
     batched = q.ndim != 3
@@ -66,6 +69,13 @@ def as_problem(
     sinks_array = None
     if sinks is not None:
         sinks_array = as_sinks(sinks, H)
+    if DeviceArray in map(type, (q, k, v, mask_array, bias_array, sinks_array)):
+        require_one_place(
+            {
+                "query": q, "key": k, "value": v, "mask": mask_array, "bias": bias_array,
+                "sinks": sinks_array,
+            }
+        )  # fmt: skip
     if score_mod is not None and not callable(score_mod):
         raise ParameterError(
             "score_mod must be a function (score, b, h, t, s, *score_args) -> score, "
@@ -92,7 +102,7 @@ def as_mask(
     mask: object, batched: bool, shape: tuple[int, ...], heads: str = "H"
 ) -> NDArray[np.bool_]:
     """Check a mask and broadcast it, without a copy, to (B, H, T, S)."""
-    array = as_array(mask, "mask")
+    array = as_placed_array(mask, "mask")
     if array.dtype != np.bool_:
         raise DTypeError(
             f"mask must be bool, True where a source may be seen, got {array.dtype.name}; "
@@ -103,12 +113,12 @@ def as_mask(
 
 def as_bias(bias: object, batched: bool, shape: tuple[int, ...], heads: str = "H") -> Array:
     """Check a bias and broadcast it, without a copy, to (B, H, T, S)."""
-    return _per_score(as_float_array(bias, "bias"), "bias", batched, shape, heads)
+    return _per_score(as_float_array(bias, "bias", placed=True), "bias", batched, shape, heads)
 
 
 def as_sinks(sinks: object, H: int) -> Array:
     """Check sinks: floats, one for each query head."""
-    array = as_float_array(sinks, "sinks")
+    array = as_float_array(sinks, "sinks", placed=True)
     if array.shape != (H,):
         raise ShapeError(f"sinks must be (H,) with H={H}, got shape {array.shape}")
     return array
@@ -150,7 +160,7 @@ def _per_score(array: Array, name: str, batched: bool, shape: tuple[int, ...], h
     target = shape if batched else shape[1:]
     letters = f"({'B, ' if batched else ''}{heads}, T, S)"
     try:
-        wide = np.broadcast_to(array, target)
+        wide = broadcast_to(array, target)
     except ValueError as error:
         raise ShapeError(
             f"{name} must be broadcastable to {letters} = {target}, got shape {array.shape}"

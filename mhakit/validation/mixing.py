@@ -51,7 +51,11 @@ def as_mixed_call(
     layout: str,
     **band: Any,
 ) -> MixedCall:
-    """Check a call; ``band`` is what `as_problem` takes of position and scale."""
+    """Check a call; ``band`` is what `as_problem` takes of position and scale.
+
+    Plugins mix in NumPy, so all its arrays are in host memory.
+    """
+    query, key = as_float_array(query, "query"), as_float_array(key, "key")
     problem, batched = as_problem(query, key, None, needs_value=False, layout=layout, **band)
     B, H, T, _ = problem.query.shape
     S = problem.key.shape[2]
