@@ -211,6 +211,7 @@ def test_an_error_of_a_few_hundred_roundings_is_seen():
         assert_within_budget(combined(Off(), *given), CASES["average"][1], *given)
 
 
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
 @pytest.mark.parametrize("empty", ["words", "batch"])
 @pytest.mark.parametrize("case", CASES)
 def test_no_words_and_no_batch_give_empty_results_and_gradients_of_zero(case, empty, backend):

@@ -13,7 +13,6 @@ import mhakit
 from mhakit.backends.cpu import combination as cpu
 from mhakit.backends.cpu import launch
 from mhakit.errors import (
-    BackendUnavailable,
     DTypeError,
     ParameterError,
     PluginError,
@@ -502,11 +501,6 @@ def test_keywords_outside_their_rule_are_refused(keywords, told):
         mhakit.combine(draw(B, H, T, E), Dropping(), **keywords)
 
 
-def test_a_backend_that_is_not_there_is_named():
-    with pytest.raises(BackendUnavailable, match="backend 'cuda'"):
-        mhakit.combine(draw(B, H, T, E), "average", learned(E), backend="cuda")
-
-
 @pytest.mark.parametrize(
     ("plan", "told"),
     [
@@ -579,6 +573,7 @@ class Forward(HeadCombination):
         return (np.sin(heads).mean(axis=1), None) if self.result is None else self.result
 
 
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
 def test_a_strategy_without_a_plan_runs_its_forward(backend, dtype):
     heads = draw(B, H, T, E, dtype=dtype)
     result = mhakit.combine(heads, Forward(), backend=backend)

@@ -14,6 +14,12 @@ from mhakit.plugin_api import CombinationPlan, HeadCombination, ParameterSpec
 B, H, T, E, M = 2, 6, 40, 7, 9
 
 
+@pytest.fixture(params=["cpu", "reference"])
+def backend(request):
+    """Each backend that has gradients."""
+    return request.param
+
+
 def draw(*shape, dtype=np.float64, seed=0):
     return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
 

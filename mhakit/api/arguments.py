@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mhakit import backends, registry, validation
-from mhakit.device import DeviceArray
+from mhakit.device import is_device_array
 from mhakit.errors import ParameterError
 from mhakit.problem import Problem
 from mhakit.validation import as_output, empty
@@ -81,11 +81,9 @@ def output_for(
     return as_output(out, laid, dtype, dict(inputs))
 
 
-def empty_beside(
-    given: object, shape: tuple[int, ...], dtype: np.dtype[Any], what: str
-) -> Array:
+def empty_beside(given: object, shape: tuple[int, ...], dtype: np.dtype[Any], what: str) -> Array:
     """Return a new array where an input lies: on the host or on its device."""
-    if isinstance(given, DeviceArray):
+    if is_device_array(given):
         made: Array = backends.select("cuda").empty(shape, dtype, given, what)
         return made
     return empty(shape, dtype, what)
@@ -93,7 +91,7 @@ def empty_beside(
 
 def handed_back(array: Array) -> Array:
     """Return a result as the caller knows it: on a device, an array of the caller's library."""
-    if isinstance(array, DeviceArray):
+    if is_device_array(array):
         owner: Array = array.owner
         return owner
     return array

@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mhakit.api.parameters import Rng, as_generator, check_parameters
+from mhakit.device import is_device_array
 from mhakit.errors import ParameterError, ShapeError
 from mhakit.plugin_api import HeadCombination, HeadShape
 from mhakit.problem import computation_dtype
-from mhakit.validation import as_float_array
+from mhakit.validation import as_float_array, require_one_place
 
 __all__ = ["Question", "as_heads", "ask", "read_only"]
 
@@ -31,7 +32,7 @@ class Question:
 
     strategy: HeadCombination
     heads: Array
-    """(B, H, T, E) as a plugin sees it"""
+    """(B, H, T, E) as a plugin sees it; on a device its shape and dtype are all there is to see"""
     parameters: Mapping[str, Array]
     """by name, as a plugin sees them"""
     hidden_states: Array | None
@@ -46,7 +47,7 @@ class Question:
     @property
     def real(self) -> np.dtype[Any]:
         """The computation dtype."""
-        return self.heads.dtype
+        return computation_dtype(self.heads.dtype)
 
     @property
     def given(self) -> dict[str, Any]:
@@ -56,11 +57,16 @@ class Question:
 
 def as_heads(heads: object, hidden_states: object) -> tuple[Array, Array | None, bool]:
     """Return heads (B, H, T, E), hidden states (B, T, M) or None, and whether they came with B."""
-    array = as_float_array(heads, "heads")
+    array = as_float_array(heads, "heads", placed=True)
     if array.ndim not in (3, 4):
         raise ShapeError(f"heads must be (B, H, T, E) or (H, T, E), got shape {array.shape}")
     batched = array.ndim == 4
-    hidden = None if hidden_states is None else as_float_array(hidden_states, "hidden_states")
+    hidden = (
+        None
+        if hidden_states is None
+        else as_float_array(hidden_states, "hidden_states", placed=True)
+    )
+    require_one_place({"heads": array, "hidden_states": hidden})
     if hidden is not None and hidden.ndim != array.ndim - 1:
         letters = "(B, T, M) as heads has B" if batched else "(T, M) as heads has no B"
         raise ShapeError(f"hidden_states must be {letters}, got shape {hidden.shape}")
@@ -119,7 +125,12 @@ def ask(
 
 
 def read_only(array: Array, real: np.dtype[Any]) -> Array:
-    """Return a read-only view in the computation dtype; 16 bits are widened into a copy."""
+    """Return a read-only view in the computation dtype; 16 bits are widened into a copy.
+
+    An array on a device is left as it is: kernels widen what they read.
+    """
+    if is_device_array(array):
+        return array
     view = array.view() if array.dtype == real else array.astype(real)
     view.flags.writeable = False
     return view
@@ -130,7 +141,8 @@ def _model_width(parameters: Mapping[str, Any], hidden_states: Array | None) -> 
     if isinstance(parameters, Mapping):
         for name in ("weight", "bias"):
             if name in parameters:
-                shape = as_float_array(parameters[name], f"parameters[{name!r}]").shape
+                given = as_float_array(parameters[name], f"parameters[{name!r}]", placed=True)
+                shape = given.shape
                 if shape:
                     return int(shape[-1])
     return None if hidden_states is None else int(hidden_states.shape[-1])

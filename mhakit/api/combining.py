@@ -8,9 +8,10 @@ from typing import Any
 from numpy.typing import ArrayLike, NDArray
 
 from mhakit import backends, registry
+from mhakit.api.arguments import empty_beside, handed_back
 from mhakit.api.asking import Question, as_heads, ask
-from mhakit.api.parameters import Rng, speaking
-from mhakit.api.planning import as_plan, output_shape, run_forward
+from mhakit.api.parameters import Rng
+from mhakit.api.planning import as_plan, ask_for_plan, output_shape, run_forward
 from mhakit.plugin_api import HeadCombination
 from mhakit.validation import empty
 
@@ -72,7 +73,9 @@ def combine(
     rng : int or numpy.random.Generator
         The source of randomness, for combinations that draw when training.
     backend : {None, "reference", "cpu", "cuda"}
-        Where to compute; None is by the type of array.
+        Where to compute; None is ``"cuda"`` for heads on a CUDA device, else ``"cpu"``. A device
+        runs what a combination plans: one whose plan is made from the heads' numbers, or that
+        has no plan, raises BackendUnavailable there. Parameters may be on the host even so.
 
     Returns
     -------
@@ -122,16 +125,15 @@ def combine(
 
 def combine_by(question: Question, backend: str | None = None) -> Array:
     """Answer a question about (B, H, T, E): (B, T, M), in memory of its own."""
-    module = backends.select(backend)
-    strategy, shape = question.strategy, question.heads.shape
-    with speaking(strategy, "plan"):
-        asked = strategy.plan(question.heads, question.parameters, **question.given)
+    module = backends.select(backend, question.heads)
+    asked = ask_for_plan(question, module)
     if asked is None:
         output, _ = run_forward(question)
         out = empty(output.shape, question.dtype, "the combined output")
         out[...] = output
         return out
     plan = as_plan(asked, question)
-    out = empty(output_shape(plan, shape), question.dtype, "the combined output")
+    shape = output_shape(plan, question.heads.shape)
+    out = empty_beside(question.heads, shape, question.dtype, "the combined output")
     module.combine_heads(question.heads, plan, out)
-    return out
+    return handed_back(out)

@@ -17,7 +17,7 @@ from mhakit import backends, registry
 from mhakit.api.answering import GradientAnswer
 from mhakit.api.asking import Question, as_heads, ask, read_only
 from mhakit.api.parameters import Rng, speaking
-from mhakit.api.planning import as_plan, output_shape, run_forward
+from mhakit.api.planning import as_plan, ask_for_plan, output_shape, run_forward
 from mhakit.errors import PluginError, ShapeError
 from mhakit.plugin_api import CombinationPlan, HeadCombination
 from mhakit.validation import as_float_array, empty
@@ -77,7 +77,7 @@ def combine_vjp(
         The source of randomness, for combinations that draw when training. It is drawn from
         once, by the output; the pullback is that of this draw.
     backend : {None, "reference", "cpu", "cuda"}
-        Where to compute; None is by the type of array.
+        Where to compute; None is ``"cpu"``. ``"cuda"`` has no gradients yet.
 
     Returns
     -------
@@ -131,7 +131,7 @@ def combine_vjp(
         training=training,
         rng=rng,
     )
-    module = backends.select(backend)
+    module = backends.select(backend, question.heads, gradients=True)
     output, pull = _differentiate(question, module)
     shape = output.shape if batched else output.shape[1:]
     dtypes = {name: as_float_array(given[name], name).dtype for name in question.parameters}
@@ -161,8 +161,7 @@ def _differentiate(
 ) -> tuple[Array, Callable[[Array], _Parts]]:
     """Return the output (B, T, M) and its pullback, both in a strategy's own terms."""
     strategy = question.strategy
-    with speaking(strategy, "plan"):
-        asked = strategy.plan(question.heads, question.parameters, **question.given)
+    asked: Any = ask_for_plan(question, module)
     if asked is None:
         result, residuals = run_forward(question)
         out = empty(result.shape, question.dtype, "the combined output")

@@ -80,7 +80,7 @@ def check_parameters(
             raise ParameterError(
                 f"parameters of {strategy.name!r} must be: {names}, got none named {name!r}"
             )
-        array = as_float_array(parameters[name], f"parameters[{name!r}]")
+        array = as_float_array(parameters[name], f"parameters[{name!r}]", placed=True)
         if array.shape != tuple(spec.shape):
             raise ShapeError(
                 f"parameters[{name!r}] of {strategy.name!r} must have shape {tuple(spec.shape)} "

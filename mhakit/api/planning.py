@@ -2,21 +2,47 @@
 
 from __future__ import annotations
 
-from typing import Any
+from types import ModuleType
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mhakit.api.asking import Question
 from mhakit.api.parameters import speaking
-from mhakit.errors import PluginError
+from mhakit.device import is_device_array
+from mhakit.errors import BackendUnavailable, DTypeError, ParameterError, PluginError
 from mhakit.plugin_api import CombinationPlan
 
-__all__ = ["as_plan", "output_shape", "run_forward"]
+__all__ = ["as_plan", "ask_for_plan", "output_shape", "run_forward"]
 
 Array = NDArray[Any]
 
 REDUCTIONS = ("sum", "max")
+
+
+def ask_for_plan(question: Question, module: ModuleType) -> object:
+    """Return what a strategy plans, or None where it has a forward instead, which is NumPy's.
+
+    A device runs plans alone, and a plan for heads on a device can only be made from their shape.
+    """
+    strategy = question.strategy
+    try:
+        with speaking(strategy, "plan"):
+            plan = strategy.plan(question.heads, question.parameters, **question.given)
+    except (PluginError, DTypeError) as error:
+        if not is_device_array(question.heads):
+            raise
+        raise BackendUnavailable(
+            f"combination {strategy.name!r} must plan without reading arrays that are on a CUDA "
+            f"device, got {error}; copy them to the host"
+        ) from error
+    if plan is None and module.__name__.endswith(".cuda"):
+        raise BackendUnavailable(
+            f"combination {strategy.name!r} must return a plan to run on backend 'cuda', got one "
+            "that computes in NumPy; use backend='cpu' with heads in host memory"
+        )
+    return plan
 
 
 def run_forward(question: Question) -> tuple[Array, object]:
@@ -56,6 +82,8 @@ def as_plan(plan: object, question: Question) -> CombinationPlan:
         return PluginError(f"combination {name!r} must plan {rule}, got {got}")
 
     def real_array(value: object, field: str) -> Array:
+        if is_device_array(value):
+            return cast(Array, value)
         try:
             return np.asarray(value).astype(real, casting="same_kind", copy=False)
         except (TypeError, ValueError):
@@ -94,6 +122,14 @@ def as_plan(plan: object, question: Question) -> CombinationPlan:
             raise must(
                 f"head_weights broadcastable to (B, H, T, E) = {shape}", f"shape {factors.shape}"
             )
+    fields = {"weight": weight, "bias": bias, "head_weights": factors}
+    if not is_device_array(question.heads):
+        for field, value in fields.items():
+            if is_device_array(value):
+                raise ParameterError(
+                    f"the {field} that combination {name!r} plans must lie where heads lie, in "
+                    "host memory, got one on a CUDA device; copy one of them"
+                )
     return CombinationPlan(int(groups), weight, bias, factors, plan.reduce)
 
 

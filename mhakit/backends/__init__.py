@@ -2,7 +2,8 @@
 
 Every backend is a module with the same verbs: ``attend``, ``score``, ``weigh``, ``normalize``,
 ``weigh_values``, ``merge``, ``combine_heads``, ``combine_heads_vjp`` and ``describe``. None
-imports another. ``cuda`` also has ``empty``, for results in a device's memory.
+imports another. ``cuda`` has no gradients yet, and also ``empty``, for results in a device's
+memory.
 """
 
 from __future__ import annotations
@@ -20,8 +21,11 @@ __all__ = ["BACKENDS", "availability", "select"]
 BACKENDS = ("reference", "cpu", "cuda")
 
 
-def select(name: str | None, array: object = None) -> ModuleType:
-    """Return the backend of that name; None is by where ``array`` lies: ``cuda`` or ``cpu``."""
+def select(name: str | None, array: object = None, *, gradients: bool = False) -> ModuleType:
+    """Return the backend of that name; None is by where ``array`` lies: ``cuda`` or ``cpu``.
+
+    With ``gradients`` it must be one that has them.
+    """
     if isinstance(array, DeviceArray):
         if name in ("reference", "cpu"):
             raise BackendUnavailable(
@@ -34,6 +38,11 @@ def select(name: str | None, array: object = None) -> ModuleType:
     if not isinstance(name, str) or name not in BACKENDS:
         known = ", ".join(repr(known) for known in BACKENDS)
         raise ParameterError(f"backend must be None or one of {known}, got {name!r}")
+    if name == "cuda" and gradients:
+        raise BackendUnavailable(
+            "backend 'cuda' must not be asked for gradients, for which it has no kernels in this "
+            "version; use backend='cpu' with arrays in host memory"
+        )
     return _load_cuda() if name == "cuda" else _load(name)
 
 

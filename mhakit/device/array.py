@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeGuard
 
 import numpy as np
 
 from mhakit.errors import DTypeError
 
-__all__ = ["DeviceArray"]
+__all__ = ["DeviceArray", "is_device_array"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -107,6 +107,11 @@ class DeviceArray:
             "an array must be in host memory to be read by NumPy, got one on a CUDA device; "
             "copy it to the host"
         )
+
+
+def is_device_array(array: object) -> TypeGuard[DeviceArray]:
+    """Whether a `DeviceArray` stands where an ndarray would."""
+    return isinstance(array, DeviceArray)
 
 
 class _Addresses:

@@ -88,4 +88,5 @@ def _bfloat16() -> np.dtype[Any]:
         raise MissingExtra(
             "bfloat16 needs the ml_dtypes package; pip install 'mhakit[bf16]'"
         ) from error
-    return np.dtype(ml_dtypes.bfloat16)
+    dtype: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+    return dtype

@@ -68,8 +68,9 @@ def _by_interface(value: Any, name: str) -> DeviceArray:
             "pass its data, and what is hidden as mask="
         )
     told = getattr(value, "dtype", None)  # "<V2" alone does not say bfloat16
-    bfloat16 = isinstance(told, np.dtype) and told.name == "bfloat16"
-    dtype = told if bfloat16 else np.dtype(interface["typestr"])
+    dtype: np.dtype[Any] = np.dtype(interface["typestr"])
+    if isinstance(told, np.dtype) and told.name == "bfloat16":
+        dtype = told
     shape = tuple(int(size) for size in interface["shape"])
     strides = interface.get("strides")
     address, readonly = interface["data"]

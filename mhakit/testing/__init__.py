@@ -6,11 +6,12 @@ The grid of shapes, the covering array and the error budget hold a backend again
 
 from mhakit.testing.budget import Budget, allowance, assert_within, budget
 from mhakit.testing.conformance import LAWS, ConformanceError, check_combination
-from mhakit.testing.grid import GRID, Sizes, covering_array, draw
+from mhakit.testing.grid import GRID, TINY_GRID, Sizes, covering_array, draw
 
 __all__ = [
     "GRID",
     "LAWS",
+    "TINY_GRID",
     "Budget",
     "ConformanceError",
     "Sizes",

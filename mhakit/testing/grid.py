@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["GRID", "Sizes", "covering_array", "draw"]
+__all__ = ["GRID", "TINY_GRID", "Sizes", "covering_array", "draw"]
 
 Array = NDArray[Any]
 
@@ -46,6 +46,18 @@ GRID: Mapping[str, Sizes] = {
     "several tiles of several blocks": Sizes(1, 2, 2, 150, 270, 80, 64),
 }
 """Shapes by what is special about them."""
+
+TINY_GRID: Mapping[str, Sizes] = {
+    "all ones": Sizes(1, 1, 1, 1, 1, 1, 1),
+    "no two sizes equal": Sizes(2, 6, 3, 5, 7, 4, 9),
+    "more targets than sources": Sizes(1, 2, 2, 7, 3, 2, 2),
+    "more sources than targets": Sizes(2, 2, 1, 3, 20, 4, 4),
+    "a key/value head for each head": Sizes(1, 3, 3, 3, 5, 4, 4),
+    "wide heads": Sizes(1, 1, 1, 2, 3, 21, 3),
+    "wide values": Sizes(1, 2, 1, 3, 4, 1, 37),
+    "several tiles of several blocks": Sizes(1, 2, 2, 9, 25, 5, 3),
+}
+"""The same at sizes for a simulator, where a block of threads is a handful of Python threads."""
 
 
 def draw(sizes: Sizes, dtype: Any, seed: int = 0) -> tuple[Array, Array, Array]:

@@ -52,8 +52,10 @@ def accepts(strategy: HeadCombination, case: Case) -> bool:
 
 
 def backend_names() -> list[str]:
-    """Return the backends that run here."""
-    return [name for name, reason in backends.availability().items() if reason is None]
+    """Return the backends that run here and have gradients."""
+    return [
+        name for name, reason in backends.availability().items() if not reason and name != "cuda"
+    ]
 
 
 class Trial:

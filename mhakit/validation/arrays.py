@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from mhakit.device import DeviceArray, is_on_device, read
+from mhakit.device import DeviceArray, is_device_array, is_on_device, read
 from mhakit.errors import DTypeError, OutOfMemory, ParameterError, ShapeError
 from mhakit.problem import UNBOUNDED
 
@@ -115,12 +115,12 @@ def require_same_dtype(arrays: dict[str, Array]) -> None:
 def require_one_place(arrays: dict[str, Array | None] | dict[str, Array]) -> None:
     """Raise ParameterError unless all the arrays lie where the first one does: host or device."""
     first, *others = [name for name, array in arrays.items() if array is not None]
-    on_device = isinstance(arrays[first], DeviceArray)
+    on_device = is_device_array(arrays[first])
     here, there = "host memory", "the memory of a CUDA device"
     if on_device:
         here, there = there, here
     for name in others:
-        if isinstance(arrays[name], DeviceArray) != on_device:
+        if is_device_array(arrays[name]) != on_device:
             raise ParameterError(
                 f"{name} must lie where {first} lies, in {here}, got one in {there}; "
                 "copy one of them"
@@ -129,7 +129,7 @@ def require_one_place(arrays: dict[str, Array | None] | dict[str, Array]) -> Non
 
 def broadcast_to(array: Array, shape: tuple[int, ...]) -> Array:
     """View an array of the host or a device as one of that shape; ValueError where it is none."""
-    if isinstance(array, DeviceArray):
+    if is_device_array(array):
         return cast(Array, array.broadcast_to(shape))
     return np.broadcast_to(array, shape)
 
@@ -180,7 +180,7 @@ def as_output(
 ) -> Array:
     """Check the array a caller wants written: exact shape and dtype, no memory of an input."""
     given = next(iter(inputs.values()))
-    if isinstance(given, DeviceArray):
+    if is_device_array(given):
         return cast(Array, _as_device_output(out, shape, dtype, inputs))
     if not isinstance(out, np.ndarray):
         raise DTypeError(f"out must be a NumPy array, got {type(out).__name__}")
@@ -214,7 +214,7 @@ def _as_device_output(
     if array.readonly:
         raise ParameterError("out must be writeable, got a read-only array")
     for name, given in inputs.items():
-        if isinstance(given, DeviceArray) and array.shares_memory(given):
+        if is_device_array(given) and array.shares_memory(given):
             raise ParameterError(
                 f"out must share no memory with {name}, got an array that does; pass a fresh one"
             )

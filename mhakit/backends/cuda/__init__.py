@@ -9,7 +9,7 @@
 from mhakit.backends.cuda import importing as importing  # isort: split
 
 from mhakit.backends.cuda.choosing import attend, describe
-from mhakit.backends.cuda.combination import combine_heads, combine_heads_vjp
+from mhakit.backends.cuda.combination import combine_heads
 from mhakit.backends.cuda.memory import empty
 from mhakit.backends.cuda.merging import merge
 from mhakit.backends.cuda.presence import why_absent
@@ -21,7 +21,6 @@ from mhakit.backends.cuda.weighted_sum import weigh_values
 __all__ = [
     "attend",
     "combine_heads",
-    "combine_heads_vjp",
     "describe",
     "empty",
     "merge",

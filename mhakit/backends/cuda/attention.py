@@ -29,6 +29,7 @@ from mhakit.problem import Problem
 
 __all__ = ["attend", "attention_kernel", "describe"]
 
+
 def attend(problem: Problem, out: Any, *, wants_lse: bool = True) -> Any:
     """Write attention's output, (B, H, T, E), to ``out``; return lse, (B, H, T), if wanted."""
     assert problem.value is not None
@@ -80,9 +81,7 @@ def _count_tiles(problem: Problem) -> tuple[int, int, int]:
     block = np.arange(0, S, SOURCES)
     full = touched = 0
     for offset, length in zip(problem.query_offset, problem.key_lengths, strict=True):
-        low, high = (
-            np.maximum(t + offset - problem.left, 0)[:, None] for t in (first_t, last_t)
-        )
+        low, high = (np.maximum(t + offset - problem.left, 0)[:, None] for t in (first_t, last_t))
         short, long = (
             np.clip(t + offset + problem.right + 1, 0, length)[:, None] for t in (first_t, last_t)
         )
@@ -163,16 +162,17 @@ def attention_kernel(variant: Variant, sinks_dtype: str | None, wants_lse: bool)
                     score = scores[row, s]
                     scores[row, s] = hidden if score == nothing else exp(score - base)
                 cuda.syncthreads()
-                total *= carry
+                part = zero
                 for s in range(count):
                     if scores[row, s] != hidden:
-                        total += scores[row, s]
+                        part += scores[row, s]
+                total = total * carry + part
                 for e in range(column, width, COLUMNS):
-                    kept = sums[row, e] * carry
+                    part = zero
                     for s in range(count):
                         if scores[row, s] != hidden:  # 0 * NaN is NaN: it is not multiplied at all
-                            kept += scores[row, s] * values[s, e]
-                    sums[row, e] = kept
+                            part += scores[row, s] * values[s, e]
+                    sums[row, e] = sums[row, e] * carry + part
 
             if first_t + row <= last_t:
                 for e in range(column, width, COLUMNS):

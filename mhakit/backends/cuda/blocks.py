@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,7 +21,17 @@ from mhakit.backends import steps
 from mhakit.backends.cuda.storage import device, reader
 from mhakit.problem import Problem
 
-__all__ = ["HIDDEN", "SHAPE", "Shape", "Variant", "exponential", "first_visible", "loader", "past_visible", "scorer"]
+__all__ = [
+    "HIDDEN",
+    "SHAPE",
+    "Shape",
+    "Variant",
+    "exponential",
+    "first_visible",
+    "loader",
+    "past_visible",
+    "scorer",
+]
 
 
 class Shape(NamedTuple):
@@ -76,7 +86,7 @@ first_visible = device(steps.first_visible)
 past_visible = device(steps.past_visible)
 
 
-@lru_cache(maxsize=None)
+@cache
 def exponential(real: Any) -> Any:
     """Return exp in the computation dtype."""
     return device(lambda number: real(math.exp(number)))
@@ -85,7 +95,7 @@ def exponential(real: Any) -> Any:
 @lru_cache(maxsize=64)
 def scorer(variant: Variant) -> Any:
     """Return the device function that fills a tile with the scores of one block of sources."""
-    TARGETS, SOURCES, COLUMNS, DEPTH, _ = variant.shape
+    TARGETS, _, COLUMNS, DEPTH, _ = variant.shape
     real, masked, capped = variant.real, variant.masked, variant.capped
     biased, modified = variant.bias is not None, variant.score_mod is not None
     read = reader(variant.dtype, real)
@@ -116,10 +126,10 @@ def scorer(variant: Variant) -> Any:
                     keys[s, d] = read(key[b, g, source + s, begin + d])
             cuda.syncthreads()
             for s in range(column, count, COLUMNS):
-                dot = scores[row, s]
+                part = zero
                 for d in range(depth):
-                    dot += queries[row, d] * keys[s, d]
-                scores[row, s] = dot
+                    part += queries[row, d] * keys[s, d]
+                scores[row, s] += part
             cuda.syncthreads()
         for s in range(column, count, COLUMNS):
             at = source + s
@@ -143,7 +153,7 @@ def scorer(variant: Variant) -> Any:
     return device(score_block)
 
 
-@lru_cache(maxsize=None)
+@cache
 def loader(dtype: str, real: Any, shape: Shape) -> Any:
     """Return the device function that brings a block of values to shared memory."""
     read, TARGETS, COLUMNS = reader(dtype, real), shape.targets, shape.columns

@@ -1,4 +1,4 @@
-"""One call of a verb: its arrays brought to the device, its kernels started, results handed back."""
+"""One call of a verb: arrays brought to the device, kernels started, results handed back."""
 
 from __future__ import annotations
 
@@ -54,9 +54,7 @@ class Call:
             if self._context is not None:
                 self._context.__exit__(kind, *rest)
 
-    def given(
-        self, array: Any, name: str, absent: tuple[np.dtype[Any], int] | None = None
-    ) -> Any:
+    def given(self, array: Any, name: str, absent: tuple[np.dtype[Any], int] | None = None) -> Any:
         """Return an input as kernels take it, or one of a dtype and axes where it is None."""
         if array is None:
             assert absent is not None

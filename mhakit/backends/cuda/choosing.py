@@ -22,7 +22,9 @@ class Choice(NamedTuple):
 
 def choose(problem: Problem) -> Choice:
     """Return the kernel that takes a problem: plain blocks, the one there is, take every one."""
-    return Choice(attention.attend, attention.describe, "plain blocks take every width, dtype and keyword")
+    return Choice(
+        attention.attend, attention.describe, "plain blocks take every width, dtype and keyword"
+    )
 
 
 def attend(problem: Problem, out: Any, *, wants_lse: bool = True) -> Any:

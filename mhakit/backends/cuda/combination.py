@@ -5,8 +5,8 @@ The heads are weighed and reduced on the way to the product, so nothing is kept 
 
 from __future__ import annotations
 
-from functools import lru_cache
-from typing import Any, NoReturn
+from functools import cache
+from typing import Any
 
 import numpy as np
 from numba import cuda
@@ -14,17 +14,17 @@ from numba import cuda
 from mhakit.backends.cuda import blocks
 from mhakit.backends.cuda.calling import Call
 from mhakit.backends.cuda.storage import device, reader, writer
-from mhakit.errors import BackendUnavailable
 from mhakit.plugin_api import CombinationPlan
 from mhakit.problem import computation_dtype
 
-__all__ = ["combination_kernel", "combine_heads", "combine_heads_vjp"]
+__all__ = ["combination_kernel", "combine_heads"]
 
 
 def combine_heads(heads: Any, plan: CombinationPlan, out: Any) -> None:
     """Write ``project(reduce over groups of (head_weights * heads))``, (B, T, M), to ``out``."""
-    B, _, T, E = heads.shape
-    M, shape, real = out.shape[2], blocks.SHAPE, computation_dtype(heads.dtype)
+    B, _, T, _ = heads.shape
+    M, shape = out.shape[2], blocks.SHAPE
+    real: Any = computation_dtype(heads.dtype)
     factors = _as_four_axes(plan.head_weights, heads.shape, real)
     weight, bias = plan.weight, plan.bias
 
@@ -48,16 +48,6 @@ def combine_heads(heads: Any, plan: CombinationPlan, out: Any) -> None:
         )  # fmt: skip
 
 
-def combine_heads_vjp(
-    heads: Any, plan: CombinationPlan, combined: None, d_output: Any, weighs: bool
-) -> NoReturn:
-    """Refuse: this backend has no gradients yet."""
-    raise BackendUnavailable(
-        "backend 'cuda' must not be asked for gradients, for which it has no kernels yet, got "
-        "combine_vjp; use backend='cpu' with arrays in host memory"
-    )
-
-
 def _as_four_axes(factors: Any, shape: tuple[int, ...], real: np.dtype[Any]) -> Any:
     """Return factors broadcast, without a copy, to (B, H, T, E)."""
     if factors is None:
@@ -67,7 +57,7 @@ def _as_four_axes(factors: Any, shape: tuple[int, ...], real: np.dtype[Any]) -> 
     return np.broadcast_to(np.asarray(factors, real), shape)
 
 
-@lru_cache(maxsize=None)
+@cache
 def combination_kernel(
     dtype: str,
     factors_dtype: str | None,
@@ -138,10 +128,10 @@ def combination_kernel(
                             weights[d, m] = read_weight(weight[begin + d, first_m + m])
                     cuda.syncthreads()
                     for m in range(column, width, COLUMNS):
-                        kept = sums[row, m]
+                        part = zero
                         for d in range(depth):
-                            kept += rows[row, d] * weights[d, m]
-                        sums[row, m] = kept
+                            part += rows[row, d] * weights[d, m]
+                        sums[row, m] += part
             if written:
                 for m in range(column, width, COLUMNS):
                     result = sums[row, m]

@@ -14,13 +14,13 @@ def import_numba_cuda() -> None:
     """
     lacking = "row_stack" not in vars(np)
     if lacking:
-        np.row_stack = np.vstack  # type: ignore[attr-defined]
+        setattr(np, "row_stack", np.vstack)  # noqa: B010
     try:
         import numba.cuda
         import numba.cuda.np.arrayobj  # noqa: F401
     finally:
         if lacking:
-            del np.row_stack  # type: ignore[attr-defined]
+            delattr(np, "row_stack")
 
 
 import_numba_cuda()

@@ -93,7 +93,9 @@ def _room_for(shape: tuple[int, ...], dtype: np.dtype[Any], name: str) -> Iterat
 
 
 def _is_shortage(error: Exception) -> bool:
-    text = f"{type(error).__name__} {error}".upper().replace("_", " ").replace("OFMEMORY", "OF MEMORY")
+    text = (
+        f"{type(error).__name__} {error}".upper().replace("_", " ").replace("OFMEMORY", "OF MEMORY")
+    )
     return "OUT OF MEMORY" in text or "OUTOF MEMORY" in text
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,7 @@ def merge(outputs: list[Any], lses: list[Any], out: Any, out_lse: Any) -> None:
         )
 
 
-@lru_cache(maxsize=None)
+@cache
 def merging_kernel(dtype: str, real: Any, shape: blocks.Shape) -> Any:
     """Return the kernel as a plain function, not yet compiled."""
     TARGETS, COLUMNS = shape.targets, shape.columns

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,8 @@ __all__ = ["normalize", "softmax_kernel"]
 def normalize(scores: Any, sinks: Any, out: Any) -> None:
     """Write softmax over S of ``scores``, (B, H, T, S), to ``out``, which may be ``scores``."""
     B, H, T, _ = scores.shape
-    shape, real = blocks.SHAPE, computation_dtype(out.dtype)
+    shape = blocks.SHAPE
+    real: Any = computation_dtype(out.dtype)
     with Call(scores, "softmax") as call:
         call.run(
             softmax_kernel(
@@ -34,12 +35,12 @@ def normalize(scores: Any, sinks: Any, out: Any) -> None:
         )  # fmt: skip
 
 
-@lru_cache(maxsize=None)
+@cache
 def softmax_kernel(
     dtype: str, out_dtype: str, sinks_dtype: str | None, real: Any, shape: blocks.Shape
 ) -> Any:
     """Return the kernel as a plain function, not yet compiled."""
-    TARGETS, COLUMNS = shape.targets, shape.columns
+    TARGETS, SOURCES, COLUMNS, *_ = shape
     read, store, exp = reader(dtype, real), writer(out_dtype), blocks.exponential(real)
     has_sinks, read_sink = sinks_dtype is not None, reader(sinks_dtype or dtype, real)
     tile, nothing, zero = (TARGETS, COLUMNS + 1), real(-np.inf), real(0)
@@ -72,8 +73,11 @@ def softmax_kernel(
             base = zero if top == nothing else top
 
             share = zero
-            for s in range(column, S, COLUMNS):
-                share += exp(read(scores[b, h, t, s]) - base)
+            for source in range(0, S, SOURCES):  # short sums, which round less than one long one
+                part = zero
+                for s in range(source + column, min(source + SOURCES, S), COLUMNS):
+                    part += exp(read(scores[b, h, t, s]) - base)
+                share += part
             cuda.syncthreads()
             shares[row, column] = share
             cuda.syncthreads()

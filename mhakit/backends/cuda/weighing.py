@@ -117,10 +117,11 @@ def weighing_kernel(variant: Variant, sinks_dtype: str | None, attends: bool) ->
                     if scores[row, s] > largest:
                         largest = scores[row, s]
                 base = zero if largest == nothing else largest
-                total *= exp(top - base)
+                part = zero
                 for s in range(count):
                     if scores[row, s] != nothing:
-                        total += exp(scores[row, s] - base)
+                        part += exp(scores[row, s] - base)
+                total = total * exp(top - base) + part
                 top = largest
 
             # pass 2: the same scores again, and what each weighs
@@ -145,10 +146,12 @@ def weighing_kernel(variant: Variant, sinks_dtype: str | None, attends: bool) ->
                         out[b, j, i, source + s] = store(weight)
                 if attends:
                     for e in range(column, width, COLUMNS):
+                        part = zero
                         for s in range(count):
                             score = scores[row, s]
                             if score != nothing:  # 0 * NaN is NaN: it is not multiplied at all
-                                sums[row, e] += exp(score - base) * values[s, e]
+                                part += exp(score - base) * values[s, e]
+                        sums[row, e] += part
             if attends and written:
                 for e in range(column, width, COLUMNS):
                     result = zero if total == zero else sums[row, e] / total

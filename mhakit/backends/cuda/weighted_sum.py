@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 from numba import cuda
@@ -18,7 +18,8 @@ __all__ = ["weigh_values", "weighted_sum_kernel"]
 def weigh_values(weights: Any, value: Any, out: Any) -> None:
     """Write the weighted sum of values, (B, H, T, E); a weight of 0 leaves its value out."""
     B, H, T, E = out.shape
-    shape, real = blocks.SHAPE, computation_dtype(out.dtype)
+    shape = blocks.SHAPE
+    real: Any = computation_dtype(out.dtype)
     with Call(weights, "weighted_sum") as call:
         call.run(
             weighted_sum_kernel(out.dtype.name, real.type, shape),
@@ -30,7 +31,7 @@ def weigh_values(weights: Any, value: Any, out: Any) -> None:
         )
 
 
-@lru_cache(maxsize=None)
+@cache
 def weighted_sum_kernel(dtype: str, real: Any, shape: blocks.Shape) -> Any:
     """Return the kernel as a plain function, not yet compiled."""
     TARGETS, SOURCES, COLUMNS, _, WIDTH = shape
@@ -64,11 +65,11 @@ def weighted_sum_kernel(dtype: str, real: Any, shape: blocks.Shape) -> Any:
                 load(value, b, g, source, count, first_e, width, values)
                 cuda.syncthreads()
                 for e in range(column, width, COLUMNS):
-                    kept = sums[row, e]
+                    part = zero
                     for s in range(count):
                         if given[row, s] != zero:  # 0 * NaN is NaN: it is not multiplied at all
-                            kept += given[row, s] * values[s, e]
-                    sums[row, e] = kept
+                            part += given[row, s] * values[s, e]
+                    sums[row, e] += part
             if first_t + row < T:
                 for e in range(column, width, COLUMNS):
                     out[b, h, t, first_e + e] = store(sums[row, e])

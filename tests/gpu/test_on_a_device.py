@@ -1,0 +1,76 @@
+"""On a CUDA device itself: its own arrays in and out, poisoned outputs, runs that repeat.
+
+The tests of every backend run there for ``cuda``, too, at full size: they have it as a parameter.
+"""
+
+import numpy as np
+import pytest
+
+import mhakit
+from mhakit import backends
+from mhakit.testing import GRID, assert_within, budget, draw
+
+WHY_NOT = backends.availability()["cuda"]
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT))]
+SHAPE = "several tiles of several blocks"
+
+
+def to_numba(array):
+    from numba import cuda
+
+    return cuda.to_device(array)
+
+
+def to_torch(array):
+    torch = pytest.importorskip("torch")
+    bits = array.dtype.name == "bfloat16"
+    tensor = torch.from_numpy(array.view(np.int16) if bits else array).cuda()
+    return tensor.view(torch.bfloat16) if bits else tensor
+
+
+def to_cupy(array):
+    if array.dtype.name == "bfloat16":
+        pytest.skip("CuPy has no bfloat16")
+    return pytest.importorskip("cupy").asarray(array)
+
+
+def to_host(result, dtype):
+    if hasattr(result, "copy_to_host"):
+        return result.copy_to_host().view(dtype)
+    if hasattr(result, "get"):
+        return result.get()
+    if dtype.name == "bfloat16":
+        torch = pytest.importorskip("torch")
+        return result.view(torch.int16).cpu().numpy().view(dtype)
+    return result.cpu().numpy()
+
+
+@pytest.mark.parametrize("to_device", [to_numba, to_torch, to_cupy])
+def test_arrays_of_each_library_stay_in_that_library(to_device, dtype):
+    arrays = draw(GRID[SHAPE], dtype)
+    there = [to_device(array) for array in arrays]
+    output, lse = mhakit.attention(*there, causal="bottom_right", return_lse=True)
+    assert type(output) is type(there[0])
+    expected, expected_lse = budget("attention", *arrays, causal="bottom_right")
+    assert_within(to_host(output, dtype), expected, "output")
+    real = np.dtype(np.float64 if dtype == np.float64 else np.float32)
+    assert_within(to_host(lse, real), expected_lse, "lse")
+
+
+def test_a_poisoned_output_is_written_throughout_and_a_run_repeats_itself(dtype):
+    arrays = draw(GRID[SHAPE], dtype)
+    there = [to_numba(array) for array in arrays]
+    runs = []
+    for _ in range(3):
+        out = to_numba(np.full((*arrays[0].shape[:3], arrays[2].shape[3]), np.nan, dtype))
+        mhakit.attention(*there, causal="bottom_right", out=out)
+        runs.append(out.copy_to_host().view(dtype))
+    assert_within(runs[0], budget("attention", *arrays, causal="bottom_right")[0])
+    for run in runs[1:]:
+        np.testing.assert_array_equal(run, runs[0])
+
+
+def test_more_than_the_device_holds_is_refused_with_the_bytes_asked_for():
+    query = to_numba(np.zeros((1, 1, 2**21, 1), np.float32))
+    with pytest.raises(mhakit.OutOfMemory, match=r"got a request of 17,592,186,044,416 bytes"):
+        mhakit.attention_scores(query, query)

@@ -1,0 +1,30 @@
+"""The tests of every backend, run for ``cuda`` by Numba's simulator, in a process of its own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+FILES = [
+    "test_contract.py", "test_attention.py", "test_keywords.py", "test_errors.py",
+    "test_score_mod.py", "test_combine.py", "test_catalogue.py", "test_catalogue_traps.py",
+    "test_device_arrays.py",
+]  # fmt: skip
+
+
+@pytest.mark.skipif(
+    os.environ.get("NUMBA_ENABLE_CUDASIM") == "1", reason="this is the simulator's process"
+)
+def test_what_holds_for_every_backend_holds_for_cuda_in_the_simulator():
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *FILES],
+        cwd=HERE, env={**os.environ, "NUMBA_ENABLE_CUDASIM": "1"}, capture_output=True, text=True,
+        timeout=500, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-10_000:] + done.stderr[-2_000:]
+    ran = [word for word in done.stdout.split() if word.isdigit()]
+    assert "passed" in done.stdout.splitlines()[-1]
+    assert int(ran[-1] if len(ran) == 1 else ran[-2]) >= 400, done.stdout[-200:]
