@@ -186,6 +186,9 @@ def assert_within_budget(actual, formula, heads, parameters, hidden):
     assert np.abs(actual - exact).max() <= allowed
 
 
+COMPUTED_IN_NUMPY = ("hadamard", "bilinear")
+
+
 def combined(strategy, heads, parameters, hidden=None, **keywords):
     return mhakit.combine(heads, strategy, parameters, hidden_states=hidden, **keywords)
 
@@ -195,6 +198,12 @@ def combined(strategy, heads, parameters, hidden=None, **keywords):
 def test_each_does_what_its_formula_says(case, real, backend):
     strategy, formula = CASES[case]
     given = drawn(strategy, real)
+    if backend == "cuda" and strategy.name in COMPUTED_IN_NUMPY:
+        with pytest.raises(
+            mhakit.BackendUnavailable, match=f"{strategy.name!r} must return a plan"
+        ):
+            combined(strategy, *given, backend=backend)
+        return
     assert_within_budget(combined(strategy, *given, backend=backend), formula, *given)
 
 

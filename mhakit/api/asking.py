@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -130,7 +130,7 @@ def read_only(array: Array, real: np.dtype[Any]) -> Array:
     An array on a device is left as it is: kernels widen what they read.
     """
     if is_device_array(array):
-        return array
+        return cast(Array, array)
     view = array.view() if array.dtype == real else array.astype(real)
     view.flags.writeable = False
     return view
