@@ -533,3 +533,20 @@ def test_a_combination_that_computes_in_numpy_is_refused_by_name(device):
     message = "combination 'forward' must return a plan to run on backend 'cuda', got one that computes in NumPy; use backend='cpu'"
     with pytest.raises(BackendUnavailable, match=message):
         mhakit.combine(QUERY, Forward(), backend="cuda")
+
+
+def test_bfloat16_is_rounded_and_widened_as_ml_dtypes_does(simulator):
+    """Half of the numbers lie half way between two: a tie goes to the even one."""
+    from mhakit.backends.cuda.storage import reader, writer
+
+    bits = np.random.default_rng(0).integers(0, 2**31, 400, np.uint32)
+    bits[::2] = bits[::2] & 0xFFFF0000 | 0x8000
+    numbers = [*bits.view(np.float32), np.float32(np.inf), np.float32(-0.0), np.float32(np.nan)]
+    store, read = writer("bfloat16").py_func, reader("bfloat16", np.float32).py_func
+    for number in numbers:
+        exact = np.float32(number).astype(ml_dtypes.bfloat16)
+        stored = store(np.float32(number))
+        np.testing.assert_array_equal(
+            np.uint16(stored).view(ml_dtypes.bfloat16).astype(float), exact.astype(float)
+        )
+        np.testing.assert_array_equal(read(stored), exact.astype(np.float32))
