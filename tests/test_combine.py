@@ -282,23 +282,11 @@ def test_a_broadcast_head_is_read_by_its_strides():
     np.testing.assert_array_equal(result, heads[:, 0])
 
 
-@pytest.mark.parametrize("form", ["serial", "parallel"], indirect=True)
-def test_one_kernel_is_compiled_for_a_dtype_whatever_the_strides(form):
-    for factors in FACTORS.values():
-        for view in views_of(draw(B, H, T, E, dtype=np.float32)).values():
-            mhakit.combine(view, Planned(groups=2, head_weights=factors))
-    signatures = getattr(cpu._weigh_rows, form).signatures
-    assert sum(signature[0].dtype == numba.float32 for signature in signatures) == 1
-
-
 @pytest.mark.parametrize("real", [np.float32, np.float64])
-def test_no_float64_enters_the_float32_kernel(monkeypatch, real):
+def test_no_float64_enters_the_float32_kernel(real):
     # compiled afresh: a kernel from the cache on disk shows no code
-    compiled = launch.Kernel(cpu._weigh_rows.serial.py_func, cached=False)
-    monkeypatch.setattr(cpu, "_weigh_rows", compiled)
-    mhakit.combine(draw(B, H, T, E, dtype=real), Planned(groups=2, head_weights=0.5))
-    (text,) = compiled.serial.inspect_llvm().values()
-    assert (" double " in text) == (real == np.float64)
+    kernel = launch.Compiled(cpu._enter, cpu.WEIGHING[np.dtype(real)], cached=False)
+    assert (" double " in kernel.entry.inspect_llvm()) == (real == np.float64)
 
 
 def test_heads_that_lie_word_by_word_are_concatenated_without_kernel_or_copy(monkeypatch):

@@ -61,23 +61,6 @@ def test_an_edit_anywhere_in_the_kernels_sources_is_a_miss(tmp_path):
     assert run_fresh(MISSES, path=tmp_path, **environment) == "1 0"
 
 
-def test_the_serial_and_the_parallel_form_do_not_take_each_others_cache(tmp_path):
-    code = """
-    import numpy as np
-    from mhakit.backends.cpu import launch, merging
-    x, lse = np.ones((1, 1, 8, 8), np.float32), np.ones((1, 1, 8), np.float32)
-    for limit in (0, float("inf")):
-        launch.SERIAL_BELOW = limit
-        merging.merge([x, x], [lse, lse], x.copy(), lse.copy())
-    forms = merging._run.parallel, merging._run.serial
-    print(*(sum(form.stats.cache_hits.values()) for form in forms))
-    """
-    environment = {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}
-    assert run_fresh(code, **environment) == "0 0"
-    assert run_fresh(code, **environment) == "1 1"
-    assert len(list(tmp_path.glob("cache/**/merging._merge-*.nbc"))) == 2
-
-
 @pytest.mark.parametrize("width", [16, 32])
 def test_narrower_registers_give_the_same_bits(width, tmp_path):
     code = """

@@ -12,13 +12,14 @@ import numpy as np
 from numba import carray
 from numpy.typing import NDArray
 
-from mhakit.backends.cpu.call import CALL, SOURCES, estimate, lanes_for, pack
+from mhakit.backends.cpu.call import CALL, SOURCES, blocks_of, estimate, lanes_for, pack
 from mhakit.backends.cpu.decoding import TARGETS, decode
 from mhakit.backends.cpu.flags import inlined, part
 from mhakit.backends.cpu.launch import Worker
-from mhakit.backends.cpu.memory import address, end, pointer, take
+from mhakit.backends.cpu.memory import address, end, take
 from mhakit.backends.cpu.modified import Modified
 from mhakit.backends.cpu.rows import store_rows, widen_rows
+from mhakit.backends.cpu.scratch import laid, release, reserve, state_of, state_size
 from mhakit.backends.cpu.simd import (
     VECTOR_BYTES,
     accumulate,
@@ -34,16 +35,15 @@ from mhakit.backends.cpu.tiles import (
     LOG2E,
     ROW,
     TARGET,
-    aligned,
     fill,
     find_span,
     narrow,
     pack_queries,
     place,
-    places_of,
     score_block,
-    scratch_for,
     sink_of,
+    staged_shape,
+    turned_shape,
     width_of,
     write_lse,
 )
@@ -85,12 +85,12 @@ def attend(problem: Problem, out: NDArray[Any], *, wants_lse: bool = True) -> ND
     call = pack(problem, out, rows=rows, lse=lse, sinks=sinks)
     lanes = lanes_for(rows, real)
     items, work = B * G * -(-rows // lanes), estimate(problem)
-    blocks = max(-(-problem.key.shape[2] // SOURCES), 1)
-    state = (problem.value.shape[3] + 2) * lanes * real.itemsize
+    blocks, seen = blocks_of(problem)
+    state = (problem.value.shape[3] + 4) * lanes * real.itemsize
     if problem.score_mod is None:
-        run_in_slices(_run.of(real), call, items, work, blocks=blocks, state=state)
+        run_in_slices(_run.of(real), call, items, work, blocks=blocks, seen=seen, state=state)
     else:
-        _run_modified.run(problem, call, items, work, blocks=blocks, state=state)
+        _run_modified.run(problem, call, items, work, blocks=blocks, seen=seen, state=state)
     return lse
 
 
@@ -98,11 +98,17 @@ def attend(problem: Problem, out: NDArray[Any], *, wants_lse: bool = True) -> ND
 def _work(calls, real, score_mod, score_args):
     """Take work items until none is left, with scratch tiles made once."""
     call = calls[0]
-    lanes, D, E = call.lanes, call.D, call.E
-    packed, weights = aligned(real, D, lanes), aligned(real, SOURCES, lanes)
-    kept = aligned(real, E + 4, lanes)
-    staged, turned = scratch_for(call, real)
-    places = places_of(lanes)
+    lanes = call.lanes
+    room, places, (packed, weights, own, staged, turned) = reserve(
+        real,
+        (6, lanes),
+        (
+            (call.D, lanes), (SOURCES, lanes), (1, state_size(call)), staged_shape(call),
+            turned_shape(call),
+        ),
+    )  # fmt: skip
+    if room == 0:
+        return
     tiles = -(-(call.H // call.G) * call.T // lanes)
     while True:
         item = take(calls)
@@ -111,22 +117,24 @@ def _work(calls, real, score_mod, score_args):
         # the last tiles see most where attention is causal: they come first
         tile = tiles - 1 - item % tiles
         pair = item // tiles
+        kept = laid(real, state_of(call, item, own), call.E + 4, lanes)
         _attend_tile(
-            call, real, item, pair // call.G, pair % call.G, tile * lanes, places, packed, weights,
+            call, real, pair // call.G, pair % call.G, tile * lanes, places, packed, weights,
             kept, staged, turned, score_mod, score_args,
         )  # fmt: skip
+    release(room)
     end(calls)
 
 
 @part
 def _attend_tile(
-    call, real, item, b, g, first_row, places, packed, weights, kept, staged, turned, score_mod,
+    call, real, b, g, first_row, places, packed, weights, kept, staged, turned, score_mod,
     score_args,
 ):  # fmt: skip
     """Write output and lse of the targets [first_row, first_row + lanes) of one key/value head.
 
     The last tile is as narrow as its targets allow. Of a long item only the blocks of this launch
-    are done, and its state is laid down.
+    are done; ``kept`` is its state.
     """
     T, E = call.T, call.E
     ratio = call.H // call.G
@@ -146,11 +154,8 @@ def _attend_tile(
     pack_queries(call, real, b, LOG2E, places, packed)
 
     carry, base, top, total, sums = kept[0], kept[1], kept[2], kept[3], kept[4:]
-    state = call.state + (item - call.first_item) * (E + 2) * call.lanes * call.item
     if call.first_block == 0:
         _start(call, real, places, top, total, sums)
-    else:
-        _move(real, state, address(top), (E + 2) * lanes)
     first, past, all_first, all_past = find_span(places)
     value = call.value + b * call.value_b + g * call.value_h
     step = lanes * weights.itemsize
@@ -182,8 +187,6 @@ def _attend_tile(
     if call.past_block * SOURCES >= call.S:
         _repeat_last(used, top, total, sums)
         _finish(call, real, b, places, top, total, sums)
-    else:
-        _move(real, address(top), state, (E + 2) * lanes)
 
 
 @inlined
@@ -195,14 +198,6 @@ def _start(call, real, places, top, total, sums):
         sink = sink_of(call, real, places[HEAD, lane])
         top[lane] = sink * cast(LOG2E)
         total[lane] = cast(0) if sink == cast(-np.inf) else cast(1)
-
-
-@inlined
-def _move(real, source, target, count):
-    """Copy a tile's tops, totals and sums to where they wait for the next launch, or back."""
-    given, taken = carray(pointer(real, source), count), carray(pointer(real, target), count)
-    for i in range(count):
-        taken[i] = given[i]
 
 
 @inlined

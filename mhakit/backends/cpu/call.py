@@ -12,19 +12,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mhakit.backends.cpu.record import HEAD, PAUSE, WHOLE, address_of, records, where
+from mhakit.backends.cpu.record import HEAD, UNSTARTED, address_of, records, where
 from mhakit.backends.cpu.simd import VECTOR_BYTES
 from mhakit.backends.cpu.storage import kind_of
 from mhakit.problem import Problem
 
-__all__ = ["CALL", "SOURCES", "estimate", "lanes_for", "pack"]
+__all__ = ["CALL", "SOURCES", "WRITING", "blocks_of", "estimate", "lanes_for", "pack"]
 
 Array = NDArray[Any]
 SOURCES = 64
 """Sources in one block, counted from source 0: another number changes the bits of the results."""
 
+WRITING = 1.0
+"""Nanoseconds that a score or a weight takes to be written, one that nobody sees too."""
+
 _INTEGERS = (
-    *HEAD, *PAUSE,
+    *HEAD,
     "B", "H", "G", "T", "S", "D", "E", "lanes", "kind", "item", "reshaped", "left", "right",
     "offsets", "lengths", "sinks", "lse",
     "query", "query_b", "query_h", "query_t", "query_d",
@@ -59,6 +62,13 @@ def estimate(problem: Problem) -> float:
     return float(B * H * T * seen * (0.02 * width * (D + E) + slow))
 
 
+def blocks_of(problem: Problem) -> tuple[int, int]:
+    """Return in how many blocks of sources a target's lie, and in how many those that it sees."""
+    S = problem.key.shape[2]
+    blocks = max(-(-S // SOURCES), 1)
+    return blocks, min(blocks, (problem.left + problem.right) // SOURCES + 1)
+
+
 def pack(
     problem: Problem,
     out: Array,
@@ -84,7 +94,7 @@ def pack(
     reshaped = problem.softcap != 0 or bias is not None or problem.score_mod is not None
     record = bytearray(_BYTES.size)
     _BYTES.pack_into(
-        record, 0, 0, 0, 0, 0, *WHOLE,
+        record, 0, *UNSTARTED,
         B, H, G, T, S, D, 0 if value is None else value.shape[3],
         lanes_for(rows, real), kind_of(problem.query.dtype), real.itemsize, reshaped,
         problem.left, problem.right,

@@ -1,8 +1,8 @@
 """Combine heads: a row (b, t) weighs its H heads and reduces them to groups; BLAS projects.
 
-The weighing kernel sees memory as one flat read-only line and strides, so that it is compiled
-once a computation dtype. A row is computed alone, its heads in order: its bits before the
-projection do not depend on B, T or the number of threads.
+The weighing kernel sees memory as addresses and strides, so that it is compiled once a computation
+dtype. A row is computed alone, its heads in order: its bits before the projection do not depend on
+B, T or the number of threads.
 """
 
 from __future__ import annotations
@@ -10,18 +10,36 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit, prange
+from numba import carray, njit
 from numpy.typing import NDArray
 
 from mhakit.backends.cpu.flags import FLAGS, inlined, part
-from mhakit.backends.cpu.launch import kernel
+from mhakit.backends.cpu.launch import Worker
+from mhakit.backends.cpu.memory import end, pointer, take
+from mhakit.backends.cpu.record import HEAD, address_of, pack, records
+from mhakit.backends.cpu.slices import run_in_slices
 from mhakit.plugin_api import CombinationPlan
 from mhakit.problem import computation_dtype
 
-__all__ = ["NANOSECONDS_PER_NUMBER", "combine_heads", "flat"]
+__all__ = ["NANOSECONDS_PER_NUMBER", "combine_heads", "line_of", "placed"]
 
 Array = NDArray[Any]
-Place = tuple[int, int, int, int, int]
+
+_INTEGERS = (
+    *HEAD, "rows", "few", "T", "E", "groups", "share", "largest",
+    "heads", "heads_b", "heads_h", "heads_t",
+    "factors", "factors_b", "factors_h", "factors_t", "factors_e",
+    "out", "out_row", "out_width",
+)  # fmt: skip
+
+WEIGHING = records(_INTEGERS)
+"""Heads, their weights and the output as addresses and byte strides.
+
+There are ``rows`` (b, t), ``few`` of them in a work item, of ``groups`` of ``share`` heads each.
+"""
+
+NUMBERS = 2**14
+"""Numbers in one work item, where rows are short."""
 
 NANOSECONDS_PER_NUMBER = 0.05
 """Half of what one thread takes: memory is what it waits for, and threads share that."""
@@ -65,23 +83,21 @@ def weigh_groups(heads: Array, plan: CombinationPlan, combined: Array) -> None:
 
     A column more is set to 1.
     """
-    _, H, T, E = heads.shape
-    factors = np.asarray(1 if plan.head_weights is None else plan.head_weights, combined.dtype)
-    line, place = flat(heads, (heads.itemsize,))
-    factor_line, factor_place = flat(factors, (0, factors.itemsize))
-    _weigh_rows(
-        line,
-        place,
-        factor_line,
-        factor_place,
-        H // plan.groups,
-        T,
-        E,
-        plan.groups,
-        plan.reduce == "max",
-        combined,
-        work=NANOSECONDS_PER_NUMBER * heads.size,
-    )
+    B, H, T, E = heads.shape
+    real = combined.dtype
+    factors = np.asarray(1 if plan.head_weights is None else plan.head_weights, real)
+    heads, place = placed(heads, (real.itemsize,))
+    factors, factor_place = placed(factors, (0, real.itemsize))
+    few = max(NUMBERS // (H * E), 1)
+    calls = pack(
+        WEIGHING[real],
+        (
+            B * T, few, T, E, plan.groups, H // plan.groups, plan.reduce == "max", *place[:4],
+            *factor_place, address_of(combined), *combined.strides[:1], combined.shape[1],
+        ),
+    )  # fmt: skip
+    work = NANOSECONDS_PER_NUMBER * heads.size
+    run_in_slices(_run.of(real), calls, -(-B * T // few), work, unknown=True)
 
 
 def _side_by_side(heads: Array) -> Array | None:
@@ -110,34 +126,25 @@ def _project(combined: Array, plan: CombinationPlan, real: np.dtype[Any], out: A
         out[...] = combined.reshape(out.shape)
 
 
-def flat(array: Array, steps: tuple[int, ...]) -> tuple[Array, Place]:
-    """Return the memory that (B, H, T, E) spans as a read-only line, and where its rows lie.
+def placed(array: Array, steps: tuple[int, ...]) -> tuple[Array, tuple[int, ...]]:
+    """Return an array whose rows along E a kernel can read, and (address, b, h, t, e) of it.
 
-    Place is (start, step_b, step_h, step_t, step_e) in numbers; axes in front may be missing, and
-    the step along an axis of size 1 is 0, as if it were broadcast. Rows whose step along E, in
-    bytes, is none of ``steps`` are copied.
+    Axes in front of (B, H, T, E) may be missing; the step along an axis of size 1 is 0, as if it
+    were broadcast. Rows are copied whose step along E, in bytes, is none of ``steps``.
     """
-    if array.ndim < 4:
-        array = array.reshape((1,) * (4 - array.ndim) + array.shape)
-    item = array.itemsize
+    array = array.reshape((1,) * (4 - array.ndim) + array.shape)
     if array.strides[3] not in steps and array.shape[3] > 1:
         array = np.ascontiguousarray(array)
-    if not array.flags.aligned:  # aligned strides are whole numbers of items
+    if not array.flags.aligned:
         array = np.ascontiguousarray(array)
-    strides = [s // item if n > 1 else 0 for n, s in zip(array.shape, array.strides, strict=True)]
-    start = 0
-    if array.flags.c_contiguous:
-        line = array.reshape(-1)
-    elif (by_word := array.transpose(0, 2, 1, 3)).flags.c_contiguous:
-        line = by_word.reshape(-1)
-    else:
-        reach = [(n - 1) * step for n, step in zip(array.shape, strides, strict=True)]
-        start = -sum(span for span in reach if span < 0)
-        lowest = array[tuple(slice(None, None, -1 if span < 0 else 1) for span in reach)]
-        numbers = start + sum(span for span in reach if span > 0) + 1
-        line = np.lib.stride_tricks.as_strided(lowest, (numbers,), (item,))
-    line.flags.writeable = False
-    return line, (start, strides[0], strides[1], strides[2], strides[3])
+    strides = (step if n > 1 else 0 for n, step in zip(array.shape, array.strides, strict=True))
+    return array, (address_of(array), *strides)
+
+
+@inlined
+def line_of(real, place, count):
+    """Return the numbers at an address."""
+    return carray(pointer(real, place), count)
 
 
 @njit(**{**FLAGS, "fastmath": False})  # rounded here: fused or not, the two forms would differ
@@ -153,109 +160,118 @@ def _larger(kept, value):
 
 
 # Each loop over e is one expression: with its cases in branches around it LLVM leaves it scalar,
-# at half the speed (bench_combination). Indices are unsigned for the same reason: one that may be
-# negative is looked at twice.
+# at half the speed (bench_combination).
 
 
 @part
-def _add_head(line, to, heads, at, factor, E, first):
-    """Add one head's E numbers, times one factor, to those of its group at ``to``."""
-    for e in range(E):
-        value = _weighed(heads[at + np.uint64(e)], factor)
-        kept = line[to + np.uint64(e)]
-        line[to + np.uint64(e)] = value if first else kept + value
+def _add_head(line, head, factor, first):
+    """Add one head's (E,) numbers, times one factor, to those of its group."""
+    for e in range(line.size):
+        value = _weighed(head[e], factor)
+        kept = line[e]
+        line[e] = value if first else kept + value
 
 
 @part
-def _add_four_heads(line, to, heads, at, step, factors, f_at, f_step, E, first):
+def _add_four_heads(line, head0, head1, head2, head3, f0, f1, f2, f3, first):
     """Add four heads, one after the other, and touch the group once: a third of the time."""
-    f0, f1 = factors[f_at], factors[f_at + f_step]
-    f2, f3 = factors[f_at + f_step + f_step], factors[f_at + f_step + f_step + f_step]
-    for e in range(E):
-        from0 = at + np.uint64(e)
-        from1 = from0 + step
-        from2 = from1 + step
-        value = _weighed(heads[from0], f0)
-        kept = line[to + np.uint64(e)]
+    for e in range(line.size):
+        value = _weighed(head0[e], f0)
+        kept = line[e]
         value = value if first else kept + value
-        value = value + _weighed(heads[from1], f1)
-        value = value + _weighed(heads[from2], f2)
-        line[to + np.uint64(e)] = value + _weighed(heads[from2 + step], f3)
+        value = value + _weighed(head1[e], f1)
+        value = value + _weighed(head2[e], f2)
+        line[e] = value + _weighed(head3[e], f3)
 
 
 @part
-def _add_head_by_element(line, to, heads, at, factors, factor_at, E, first):
-    """Add one head's E numbers, each times a factor of its own."""
-    for e in range(E):
-        value = _weighed(heads[at + np.uint64(e)], factors[factor_at + np.uint64(e)])
-        kept = line[to + np.uint64(e)]
-        line[to + np.uint64(e)] = value if first else kept + value
+def _add_head_by_element(line, head, factors, first):
+    """Add one head's (E,) numbers, each times a factor of its own."""
+    for e in range(line.size):
+        value = _weighed(head[e], factors[e])
+        kept = line[e]
+        line[e] = value if first else kept + value
 
 
 @part
-def _max_head(line, to, heads, at, factor, E, first):
-    """Keep the larger of what a group holds and one head's E numbers times one factor."""
-    for e in range(E):
-        value = _weighed(heads[at + np.uint64(e)], factor)
-        kept = line[to + np.uint64(e)]
-        line[to + np.uint64(e)] = value if first else _larger(kept, value)
+def _max_head(line, head, factor, first):
+    """Keep the larger of what a group holds and one head's (E,) numbers times one factor."""
+    for e in range(line.size):
+        value = _weighed(head[e], factor)
+        kept = line[e]
+        line[e] = value if first else _larger(kept, value)
 
 
 @part
-def _max_head_by_element(line, to, heads, at, factors, factor_at, E, first):
-    """Keep the larger of what a group holds and one head's E numbers, each times a factor."""
-    for e in range(E):
-        value = _weighed(heads[at + np.uint64(e)], factors[factor_at + np.uint64(e)])
-        kept = line[to + np.uint64(e)]
-        line[to + np.uint64(e)] = value if first else _larger(kept, value)
+def _max_head_by_element(line, head, factors, first):
+    """Keep the larger of what a group holds and one head's (E,) numbers, each times a factor."""
+    for e in range(line.size):
+        value = _weighed(head[e], factors[e])
+        kept = line[e]
+        line[e] = value if first else _larger(kept, value)
 
 
-@kernel
-def _weigh_rows(heads, place, factors, factor_place, share, T, E, groups, largest, combined):
-    """Write each group of ``share`` heads, weighted and reduced, to ``combined`` (B*T, groups*E).
+def _enter(calls):
+    """Be one worker."""
+    records = carray(calls, 1)
+    _work(records, records[0].one)
 
-    Where that has a column more it is set to 1.
 
-    ``heads`` and ``factors`` are lines of numbers, their places (start, b, h, t, e); one step
-    along e is 1 number, for factors also 0.
-    """
-    start, step_b, step_h, step_t, _ = place
-    factor_start, factor_b, factor_h, factor_t, factor_e = factor_place
-    for row in prange(combined.shape[0]):
-        b = row // T
-        t = row - b * T
-        line = combined[row]
-        if line.size > groups * E:
-            line[line.size - 1] = 1
-        for group in range(groups):
-            to = np.uint64(group * E)
-            fours = 0 if factor_e or largest else share // 4
-            for four in range(fours):
-                h = group * share + 4 * four
-                at = np.uint64(start + b * step_b + h * step_h + t * step_t)
-                f_at = np.uint64(factor_start + b * factor_b + h * factor_h + t * factor_t)
-                _add_four_heads(
-                    line,
-                    to,
-                    heads,
-                    at,
-                    np.uint64(step_h),
-                    factors,
-                    f_at,
-                    np.uint64(factor_h),
-                    E,
-                    four == 0,
-                )
-            for i in range(4 * fours, share):
-                h = group * share + i
-                first = i == 0
-                at = np.uint64(start + b * step_b + h * step_h + t * step_t)
-                f_at = np.uint64(factor_start + b * factor_b + h * factor_h + t * factor_t)
-                if factor_e == 0 and largest:
-                    _max_head(line, to, heads, at, factors[f_at], E, first)
-                elif factor_e == 0:
-                    _add_head(line, to, heads, at, factors[f_at], E, first)
-                elif largest:
-                    _max_head_by_element(line, to, heads, at, factors, f_at, E, first)
-                else:
-                    _add_head_by_element(line, to, heads, at, factors, f_at, E, first)
+_run = Worker(_enter, WEIGHING)
+
+
+@part
+def _work(calls, real):
+    """Take work items until none is left."""
+    call = calls[0]
+    while True:
+        item = take(calls)
+        if item >= call.stop:
+            break
+        for row in range(item * call.few, min((item + 1) * call.few, call.rows)):
+            _weigh_row(call, real, row)
+    end(calls)
+
+
+@part
+def _weigh_row(call, real, row):
+    """Write each group of one row, weighted and reduced; where there is a column more, 1 to it."""
+    b, t = row // call.T, row % call.T
+    E, share, groups = call.E, call.share, call.groups
+    by_element, largest = call.factors_e != 0, call.largest != 0
+    out = line_of(real, call.out + row * call.out_row, call.out_width)
+    if out.size > groups * E:
+        out[out.size - 1] = 1
+    heads = call.heads + b * call.heads_b + t * call.heads_t
+    factors = call.factors + b * call.factors_b + t * call.factors_t
+    step, factor_step = call.heads_h, call.factors_h
+    for group in range(groups):
+        line = out[group * E : (group + 1) * E]
+        fours = 0 if by_element or largest else share // 4
+        for four in range(fours):
+            h = group * share + 4 * four
+            at, f_at = heads + h * step, factors + h * factor_step
+            _add_four_heads(
+                line,
+                line_of(real, at, E),
+                line_of(real, at + step, E),
+                line_of(real, at + 2 * step, E),
+                line_of(real, at + 3 * step, E),
+                line_of(real, f_at, 1)[0],
+                line_of(real, f_at + factor_step, 1)[0],
+                line_of(real, f_at + 2 * factor_step, 1)[0],
+                line_of(real, f_at + 3 * factor_step, 1)[0],
+                four == 0,
+            )
+        for i in range(4 * fours, share):
+            h = group * share + i
+            head = line_of(real, heads + h * step, E)
+            factor = line_of(real, factors + h * factor_step, E if by_element else 1)
+            if largest and by_element:
+                _max_head_by_element(line, head, factor, i == 0)
+            elif largest:
+                _max_head(line, head, factor[0], i == 0)
+            elif by_element:
+                _add_head_by_element(line, head, factor, i == 0)
+            else:
+                _add_head(line, head, factor[0], i == 0)

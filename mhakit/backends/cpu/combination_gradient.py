@@ -10,17 +10,35 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit, prange
+from numba import carray, njit
 from numpy.typing import NDArray
 
-from mhakit.backends.cpu.combination import NANOSECONDS_PER_NUMBER, flat
-from mhakit.backends.cpu.flags import FLAGS, inlined
-from mhakit.backends.cpu.launch import kernel
+from mhakit.backends.cpu.combination import NANOSECONDS_PER_NUMBER, line_of, placed
+from mhakit.backends.cpu.flags import FLAGS, inlined, part
+from mhakit.backends.cpu.launch import Worker
+from mhakit.backends.cpu.memory import end, take
+from mhakit.backends.cpu.record import HEAD, address_of, pack, records
+from mhakit.backends.cpu.scratch import release, reserve
+from mhakit.backends.cpu.slices import run_in_slices
 from mhakit.plugin_api import CombinationPlan
 
 __all__ = ["combine_heads_vjp"]
 
 Array = NDArray[Any]
+
+_INTEGERS = (
+    *HEAD, "H", "T", "E", "share", "largest", "weighs", "by_word", "by_element",
+    "heads", "heads_b", "heads_h", "heads_t",
+    "factors", "factors_b", "factors_h", "factors_t", "factors_e",
+    "d_combined", "d_row", "d_heads", "d_factors", "slots",
+)  # fmt: skip
+
+PULLING = records(_INTEGERS)
+"""Addresses and byte strides; ``d_heads``, (B, T, H, E), is contiguous.
+
+``d_factors`` is zeros (B, H, slots, E or 1), with a slot for each word, or for each tile of rows
+where the weights are the same for all words. There are groups of ``share`` heads.
+"""
 
 ROWS = 32
 """Rows of a tile."""
@@ -57,26 +75,25 @@ def _weighing(
     given = np.asarray(1 if plan.head_weights is None else plan.head_weights, heads.dtype)
     shape = (1,) * (4 - given.ndim) + given.shape
     factors = np.broadcast_to(given, heads.shape) if given.ndim else given
-    line, place = flat(heads, (heads.itemsize,))
-    factor_line, factor_place = flat(factors, (0, factors.itemsize))
+    lines, place = placed(heads, (heads.itemsize,))
+    factors, factor_place = placed(factors, (0, heads.itemsize))
     by_word, by_element = shape[2] > 1, factor_place[4] > 0
     slots = T if by_word else -(-T // ROWS)
     d_factors = np.zeros((B, H, slots, E if by_element else 1) if weighs else (0,) * 4, heads.dtype)
     d_heads = np.empty((B, T, H, E), heads.dtype)
     if heads.size:
-        _pull_rows(
-            line,
-            place,
-            factor_line,
-            factor_place,
-            np.ascontiguousarray(d_combined),
-            H // plan.groups,
-            plan.reduce == "max",
-            weighs,
-            by_word,
-            d_heads,
-            d_factors,
-            work=2 * NANOSECONDS_PER_NUMBER * heads.size,
+        d_rows = np.ascontiguousarray(d_combined)
+        calls = pack(
+            PULLING[heads.dtype],
+            (
+                H, T, E, H // plan.groups, plan.reduce == "max", weighs, by_word, by_element,
+                *place[:4], *factor_place, address_of(d_rows), *d_rows.strides[:1],
+                address_of(d_heads), address_of(d_factors), slots,
+            ),
+        )  # fmt: skip
+        work = 2 * NANOSECONDS_PER_NUMBER * lines.size
+        run_in_slices(
+            _run.of(heads.dtype), calls, B * -(-T // ROWS), work, unknown=True, blocks=ROWS
         )
     axes = tuple(i for i, n in enumerate(shape) if n == 1)
     summed = np.asarray(d_factors.sum(axis=axes)).reshape(given.shape) if weighs else None
@@ -103,13 +120,14 @@ def _dot_of_finite(a, b):
 
 
 @inlined
-def _find_largest(heads, at, step_h, factors, factor_at, factor_h, factor_e, share, kept, winner):
+def _find_largest(real, heads, step, factors, factor_step, by_element, share, kept, winner):
     """Write to ``winner``, (E,), which of ``share`` heads is the maximum: first come, NaN first."""
+    E = kept.size
     for i in range(share):
-        head = heads[at + i * step_h : at + i * step_h + kept.size]
-        from_factor = factor_at + i * factor_h
-        for e in range(kept.size):
-            factor = factors[from_factor + e * factor_e]
+        head = line_of(real, heads + i * step, E)
+        factor_line = line_of(real, factors + i * factor_step, E if by_element else 1)
+        for e in range(E):
+            factor = factor_line[e if by_element else 0]
             value = head[e] * factor if factor != 0 else type(factor)(0)
             better = value > kept[e] or (value != value and kept[e] == kept[e])
             if i == 0 or better:
@@ -118,15 +136,16 @@ def _find_largest(heads, at, step_h, factors, factor_at, factor_h, factor_e, sha
 
 
 @inlined
-def _pull_largest(head, factors, factor_e, d_group, winner, i, weighs, d_head, d_factors):
+def _pull_largest(head, factors, by_element, d_group, winner, i, weighs, d_head, d_factors):
     """Pull back to head i of a group where it is the maximum; else it gets 0 and gives 0."""
     for e in range(head.size):
         zero = type(head[e])(0)
-        factor = factors[e * factor_e]
+        at = e if by_element else 0
+        factor = factors[at]
         won = winner[e] == i
         d_head[e] = d_group[e] * factor if won and factor != 0 else zero
         if weighs and won and (factor != 0 or head[e] - head[e] == 0):
-            d_factors[e * factor_e] += head[e] * d_group[e]
+            d_factors[at] += head[e] * d_group[e]
 
 
 @inlined
@@ -156,63 +175,63 @@ def _pull_by_element(head, factors, d_group, weighs, d_head, d_factors):
             d_factors[e] += product if seen else type(product)(0)
 
 
-@kernel
-def _pull_rows(
-    heads,
-    place,
-    factors,
-    factor_place,
-    d_combined,
-    share,
-    largest,
-    weighs,
-    by_word,
-    d_heads,
-    d_factors,
-):
-    """Write the heads' gradient, (B, T, H, E), and add that of their weights to ``d_factors``.
+def _enter(calls):
+    """Be one worker."""
+    records = carray(calls, 1)
+    _work(records, records[0].one)
 
-    ``d_combined`` is (B*T, groups*E), of groups of ``share`` heads. ``d_factors`` is zeros
-    (B, H, T, E) or (B, H, T, 1), or with a slot for each tile of rows in place of T where the
-    weights are the same for all words. ``heads`` and ``factors`` are lines of numbers, their
-    places (start, b, h, t, e); one step along e is 1 number, for factors also 0.
-    """
-    start, step_b, step_h, step_t, _ = place
-    factor_start, factor_b, factor_h, factor_t, factor_e = factor_place
-    B, T, H, E = d_heads.shape
-    tiles = (T + ROWS - 1) // ROWS
-    for tile in prange(B * tiles):
-        b = tile // tiles
-        first = (tile - b * tiles) * ROWS
-        kept = np.empty(E, d_heads.dtype)
-        winner = np.zeros(E, np.int64)
-        for t in range(first, min(first + ROWS, T)):
-            slot = t if by_word else tile - b * tiles
-            for h in range(H):
-                at = start + b * step_b + h * step_h + t * step_t
-                head = heads[at : at + E]
-                at = factor_start + b * factor_b + h * factor_h + t * factor_t
-                line = factors[at : at + (E if factor_e else 1)]
-                d_group = d_combined[b * T + t, h // share * E : h // share * E + E]
-                d_head = d_heads[b, t, h]
-                d_line = d_factors[b, h, slot] if weighs else d_head
-                if largest:
-                    i = h % share
-                    if i == 0:
-                        _find_largest(
-                            heads,
-                            start + b * step_b + h * step_h + t * step_t,
-                            step_h,
-                            factors,
-                            at,
-                            factor_h,
-                            factor_e,
-                            share,
-                            kept,
-                            winner,
-                        )
-                    _pull_largest(head, line, factor_e, d_group, winner, i, weighs, d_head, d_line)
-                elif factor_e == 0:
-                    _pull_by_head(head, line[0], d_group, weighs, d_head, d_line)
-                else:
-                    _pull_by_element(head, line, d_group, weighs, d_head, d_line)
+
+_run = Worker(_enter, PULLING)
+
+
+@part
+def _work(calls, real):
+    """Take tiles of rows until none is left."""
+    call = calls[0]
+    room, winner, (kept,) = reserve(real, (1, call.E), ((1, call.E),))
+    if room == 0:
+        return
+    tiles = -(-call.T // ROWS)
+    while True:
+        item = take(calls)
+        if item >= call.stop:
+            break
+        b, tile = item // tiles, item % tiles
+        first = tile * ROWS
+        for t in range(first + call.first_block, min(first + min(ROWS, call.past_block), call.T)):
+            _pull_row(call, real, b, t, t if call.by_word else tile, kept[0], winner[0])
+    release(room)
+    end(calls)
+
+
+@part
+def _pull_row(call, real, b, t, slot, kept, winner):
+    """Write the gradient of one row's heads, and add that of their weights to a slot."""
+    H, T, E, share = call.H, call.T, call.E, call.share
+    size = kept.itemsize
+    by_element, weighs = call.by_element != 0, call.weighs != 0
+    factors_width = E if by_element else 1
+    d_rows = call.d_combined + (b * T + t) * call.d_row
+    d_heads = call.d_heads + (b * T + t) * H * E * size
+    heads = call.heads + b * call.heads_b + t * call.heads_t
+    factors = call.factors + b * call.factors_b + t * call.factors_t
+    for h in range(H):
+        head = line_of(real, heads + h * call.heads_h, E)
+        line = line_of(real, factors + h * call.factors_h, factors_width)
+        d_group = line_of(real, d_rows + h // share * E * size, E)
+        d_head = line_of(real, d_heads + h * E * size, E)
+        at = ((b * H + h) * call.slots + slot) * factors_width * size
+        d_line = line_of(real, call.d_factors + at if weighs else d_heads, factors_width)
+        if call.largest:
+            if h % share == 0:
+                _find_largest(
+                    real, heads + h * call.heads_h, call.heads_h, factors + h * call.factors_h,
+                    call.factors_h, by_element, share, kept, winner,
+                )  # fmt: skip
+            _pull_largest(
+                head, line, by_element, d_group, winner, h % share, weighs, d_head, d_line
+            )
+        elif by_element:
+            _pull_by_element(head, line, d_group, weighs, d_head, d_line)
+        else:
+            _pull_by_head(head, line[0], d_group, weighs, d_head, d_line)

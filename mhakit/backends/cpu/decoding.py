@@ -20,6 +20,7 @@ from mhakit.backends.cpu.launch import Worker
 from mhakit.backends.cpu.memory import address, end, fetch_add, pointer, read, take
 from mhakit.backends.cpu.modified import Modified
 from mhakit.backends.cpu.rows import store_row, widen_rows
+from mhakit.backends.cpu.scratch import release, reserve
 from mhakit.backends.cpu.simd import (
     VECTOR_BYTES,
     add_weighted_rows,
@@ -34,12 +35,10 @@ from mhakit.backends.cpu.tiles import (
     HEAD,
     LOG2E,
     TARGET,
-    aligned,
     change_scores,
     fill,
     find_span,
     place,
-    places_of,
     sink_of,
     write_lse,
 )
@@ -105,11 +104,16 @@ def _work(calls, real, score_mod, score_args):
     registers = VECTOR_BYTES // call.item
     wide_d = -(-call.D // registers) * registers
     wide_e = -(-call.E // registers) * registers
-    query, sums = aligned(real, rows, wide_d), aligned(real, rows, wide_e)
-    scores = aligned(real, rows, SEGMENT)
-    staged = aligned(real, SOURCES, max(wide_d, wide_e))
-    turned, changed = aligned(real, SEGMENT, rows), aligned(real, SEGMENT, rows)
-    places = places_of(rows)
+    room, places, (query, sums, scores, staged, turned, changed) = reserve(
+        real,
+        (6, rows),
+        (
+            (rows, wide_d), (rows, wide_e), (rows, SEGMENT), (SOURCES, max(wide_d, wide_e)),
+            (SEGMENT, rows), (SEGMENT, rows),
+        ),
+    )  # fmt: skip
+    if room == 0:
+        return
     segments = max(-(-call.S // SEGMENT), 1)
     partials = carray(pointer(real, call.partials), (call.B * call.G, segments, rows, call.E + 2))
     while True:
@@ -135,7 +139,7 @@ def _work(calls, real, score_mod, score_args):
                 turned, changed, scores, score_mod, score_args,
             )  # fmt: skip
         for row in range(rows):
-            _weigh_row(real, row, count, scores, registers, partials[pair, segment, row])
+            _weigh_row(real, row, count, scores, registers, sums, partials[pair, segment, row])
         fill(sums, type(real)(0))
         _sum_rows(call, real, b, g, begin, count, scores, sums, staged)
         for row in range(rows):
@@ -144,6 +148,7 @@ def _work(calls, real, score_mod, score_args):
         if fetch_add(call.pairs + 8 * pair, 1) == segments - 1:
             for row in range(rows):
                 _merge_row(call, real, pair, row, partials, sums[row])
+    release(room)
     end(calls)
 
 
@@ -213,7 +218,7 @@ def _change_rows(
 
 
 @inlined
-def _weigh_row(real, row, count, scores, registers, partial):
+def _weigh_row(real, row, count, scores, registers, sums, partial):
     """Turn one row's scores into weights; leave its top and its sum in ``partial``."""
     cast = type(real)
     whole = -(-count // registers)
@@ -222,7 +227,10 @@ def _weigh_row(real, row, count, scores, registers, partial):
     line = address(scores) + row * scores.strides[0]
     top = line_top(real, line, whole)
     base = cast(0) if top == cast(-np.inf) else top
-    partial[0], partial[1] = top, line_weights(real, line, whole, base, cast(1))
+    for lane in range(registers):
+        sums[0, lane] = cast(0)
+    partial[0] = top
+    partial[1] = line_weights(real, line, whole, base, cast(1), address(sums))
 
 
 @inlined

@@ -2,8 +2,8 @@
 
 A parallel region is entered by one Python thread at a time, and never in a forked child:
 Numba's workqueue layer aborts a process in which two threads enter it, and its OpenMP layer
-ends a forked child. Whoever finds the region taken runs the serial form, which releases the
-GIL and gives the same bits.
+ends a forked child. Whoever finds the region taken runs alone, without the GIL, and
+gets the same bits.
 """
 
 from __future__ import annotations
@@ -30,9 +30,7 @@ from mhakit.backends.cpu.record import address_of
 
 __all__ = [
     "Compiled",
-    "Kernel",
     "Worker",
-    "kernel",
     "leave_region",
     "runs_alone",
     "threads",
@@ -170,37 +168,3 @@ def _drive_all(entry, place, workers):
 
 _drive = numba.njit(_drive_all, parallel=True, **FLAGS)
 _drive._cache = cache_of(_drive_all, "parallel")
-
-
-class Kernel:
-    """One Python body with ``prange``, compiled parallel and serial; call it to run either."""
-
-    def __init__(self, body: Callable[..., Any], *, cached: bool = True) -> None:
-        self.parallel = numba.njit(body, parallel=True, **FLAGS)
-        self.serial = numba.njit(body, **FLAGS)
-        if cached:
-            self.parallel._cache = cache_of(body, "parallel")
-            self.serial._cache = cache_of(body, "serial")
-        self.__doc__ = body.__doc__
-        self.__name__ = body.__name__
-
-    def __call__(self, *args: Any, work: float) -> None:
-        """Run on ``args``; ``work`` is an estimate in nanoseconds on one core."""
-        try:
-            self.run(*args, alone=runs_alone(work))
-        finally:
-            if work >= SERIAL_BELOW:
-                leave_region()
-
-    def run(self, *args: Any, alone: bool) -> None:
-        """Run in this thread alone, or in all; a parallel region is taken by `runs_alone`."""
-        if alone:
-            self.serial(*args)
-        else:
-            threads()
-            self.parallel(*args)
-
-
-def kernel(body: Callable[..., Any]) -> Kernel:
-    """Turn a module-level function into a `Kernel` that is cached on disk."""
-    return Kernel(body)

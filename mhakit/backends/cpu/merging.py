@@ -1,39 +1,45 @@
-"""Merge attention over disjoint sources: one work item is one batch and head, all its targets."""
+"""Merge attention over disjoint sources: one work item is a few rows, each merged alone."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
-from numba import prange
+from numba import carray
 from numpy.typing import NDArray
 
-from mhakit.backends.cpu.flags import inlined
-from mhakit.backends.cpu.launch import Kernel
-from mhakit.backends.cpu.memory import read, write
-from mhakit.backends.cpu.record import address_of, where
+from mhakit.backends.cpu.flags import inlined, part
+from mhakit.backends.cpu.launch import Worker
+from mhakit.backends.cpu.memory import end, read, take, write
+from mhakit.backends.cpu.record import HEAD, UNSTARTED, address_of, records, where
+from mhakit.backends.cpu.scratch import release, reserve
+from mhakit.backends.cpu.slices import run_in_slices
 from mhakit.backends.cpu.storage import kind_of
 
 __all__ = ["merge"]
 
 _INTEGERS = (
-    "B", "H", "T", "E", "kind", "lse_kind",
+    *HEAD, "parts", "B", "H", "T", "E", "kind", "lse_kind",
     "output", "output_b", "output_h", "output_t", "output_e", "lse", "lse_b", "lse_h", "lse_t",
 )  # fmt: skip
 
-PART = np.dtype([(name, np.int64) for name in _INTEGERS])
-"""An output and its lse as addresses and byte strides; letters as in `mhakit.problem`."""
+PART = records(_INTEGERS)
+"""An output and its lse as addresses and byte strides; letters as in `mhakit.problem`.
+
+The first one is where the merge goes, so many ``parts`` follow it.
+"""
+
+SHARE = 8
+"""Rows in one work item."""
 
 
-def _merge(parts, real):
-    """Write parts[0], where the merge goes, from the parts after it."""
-    for pair in prange(parts[0].B * parts[0].H):
-        shares = np.empty(parts.size, dtype=type(real))
-        for t in range(parts[0].T):
-            _merge_row(parts, real, pair // parts[0].H, pair % parts[0].H, t, shares)
+def _enter(calls):
+    """Be one worker."""
+    records = carray(calls, carray(calls, 1)[0].parts + 1)
+    _work(records, records[0].one)
 
 
-_run = Kernel(_merge)
+_run = Worker(_enter, PART)
 
 
 def merge(
@@ -41,15 +47,35 @@ def merge(
 ) -> None:
     """Write the merge of attention over disjoint sources: weights are softmax over the parts."""
     B, H, T, E = out.shape
-    numbers = (B, H, T, E, kind_of(out.dtype), kind_of(out_lse.dtype))
-    parts = np.array(
+    numbers = (len(outputs), B, H, T, E, kind_of(out.dtype), kind_of(out_lse.dtype))
+    calls = np.array(
         [
-            (*numbers, *where(output), address_of(lse), *lse.strides)
+            (*UNSTARTED, *numbers, *where(output), address_of(lse), *lse.strides, 1)
             for output, lse in zip([out, *outputs], [out_lse, *lses], strict=True)
         ],
-        PART,
+        PART[out_lse.dtype],
     )
-    _run(parts, out_lse.dtype.type(1), work=1.0 * out.size * len(outputs))
+    items, work = -(-B * H * T // SHARE), 4.0 * out.size * len(outputs)
+    run_in_slices(_run.of(out_lse.dtype), calls, items, work, unknown=True)
+
+
+@part
+def _work(parts, real):
+    """Take work items until none is left."""
+    into = parts[0]
+    rows = into.B * into.H * into.T
+    room, _, (shares,) = reserve(real, (0, 0), ((1, parts.size),))
+    if room == 0:
+        return
+    while True:
+        item = take(parts)
+        if item >= into.stop:
+            break
+        for row in range(item * SHARE, min((item + 1) * SHARE, rows)):
+            b, h, t = row // (into.H * into.T), row // into.T % into.H, row % into.T
+            _merge_row(parts, real, b, h, t, shares[0])
+    release(room)
+    end(parts)
 
 
 @inlined

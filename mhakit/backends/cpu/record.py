@@ -6,26 +6,32 @@ A kernel is so compiled once a computation dtype, whatever the layout and the st
 from __future__ import annotations
 
 import ctypes
+import struct
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["HEAD", "PAUSE", "WHOLE", "address_of", "records", "where"]
+__all__ = ["HEAD", "UNSTARTED", "WHOLE", "address_of", "pack", "records", "where"]
 
 Array = NDArray[Any]
 
-HEAD = ("counter", "stop", "workers", "ended")
+HEAD = (
+    "counter", "stop", "workers", "ended",
+    "first_block", "past_block", "state", "first_item", "state_bytes",
+)  # fmt: skip
 """How records begin that work is taken from: the next item, which workers raise as they take
-items; past the last one; how many workers there are; and how many of them came to their end."""
+items; past the last one; how many workers there are; and how many of them came to their end.
 
-PAUSE = ("first_block", "past_block", "state", "first_item")
-"""What follows where one item may be long: a launch does only these of its blocks, and ``state``,
-if not 0, is where items, counted from the first in flight, lay down what they have so far."""
+A launch does only the blocks [first, past) of its items. ``state``, if not 0, is where items,
+counted from the first in flight, keep what they have between launches, so many bytes each."""
 
 WHOLE = (0, 2**50, 0, 0)
 """All blocks of an item in one launch."""
+
+UNSTARTED = (0, 0, 0, 0, *WHOLE, 0)
+"""The head of a record before its first launch."""
 
 _NOWHERE = (0, 0, 0, 0, 0)
 
@@ -47,9 +53,17 @@ def records(
     return kinds
 
 
+def pack(kind: np.dtype[Any], integers: Iterable[int]) -> Array:
+    """Return one record without floats, its head unstarted: ``integers`` follow it."""
+    numbers = (*UNSTARTED, *integers)
+    buffer = bytearray(kind.itemsize)
+    struct.pack_into(f"={len(numbers)}q", buffer, 0, *numbers)
+    return np.frombuffer(buffer, kind)
+
+
 def _read_field(array: Array) -> int:
     """Read the address from the array object: its first field behind Python's own."""
-    return _int64_at(id(array) + _HEAD).value
+    return _int64_at(id(array) + _FIRST).value
 
 
 def _ask_interface(array: Array) -> int:
@@ -57,7 +71,7 @@ def _ask_interface(array: Array) -> int:
     return int(array.__array_interface__["data"][0])
 
 
-_int64_at, _HEAD = ctypes.c_int64.from_address, object.__basicsize__
+_int64_at, _FIRST = ctypes.c_int64.from_address, object.__basicsize__
 _probe = np.zeros(3)
 _address = _read_field if _read_field(_probe) == _ask_interface(_probe) else _ask_interface
 

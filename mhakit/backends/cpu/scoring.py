@@ -11,26 +11,26 @@ import numpy as np
 from numba import carray
 from numpy.typing import NDArray
 
-from mhakit.backends.cpu.call import CALL, SOURCES, estimate, lanes_for, pack
+from mhakit.backends.cpu.call import CALL, SOURCES, WRITING, blocks_of, estimate, lanes_for, pack
 from mhakit.backends.cpu.flags import part
 from mhakit.backends.cpu.launch import Worker
 from mhakit.backends.cpu.memory import end, take
 from mhakit.backends.cpu.modified import Modified
 from mhakit.backends.cpu.rows import store_rows
+from mhakit.backends.cpu.scratch import release, reserve
 from mhakit.backends.cpu.slices import run_in_slices
 from mhakit.backends.cpu.storage import FLOAT32, FLOAT64
 from mhakit.backends.cpu.tiles import (
     HEAD,
     ROW,
     TARGET,
-    aligned,
     fill,
     find_span,
     pack_queries,
     place,
-    places_of,
     score_block,
-    scratch_for,
+    staged_shape,
+    turned_shape,
 )
 from mhakit.problem import Problem
 
@@ -63,11 +63,15 @@ def score(problem: Problem, out: NDArray[Any]) -> None:
         return
     B, H, T, _ = problem.query.shape
     call = pack(problem, out, rows=T)
-    items, work = B * H * -(-T // lanes_for(T, problem.real)), estimate(problem)
+    lanes = lanes_for(T, problem.real)
+    items = B * H * -(-T // lanes)
+    work = (estimate(problem) + WRITING * out.size) * items * lanes / (B * H * T)  # spare ones, too
+    blocks = blocks_of(problem)[0]
     if problem.score_mod is None:
-        run_in_slices(_run.of(problem.real), call, items, work)
+        kernel = _run.of(problem.real)
+        run_in_slices(kernel, call, items, work, unknown=True, blocks=blocks)
     else:
-        _run_modified.run(problem, call, items, work)
+        _run_modified.run(problem, call, items, work, blocks=blocks)
 
 
 @part
@@ -75,9 +79,13 @@ def _work(calls, real, score_mod, score_args):
     """Take work items until none is left, with scratch tiles made once."""
     call = calls[0]
     lanes = call.lanes
-    packed, scores = aligned(real, call.D, lanes), aligned(real, SOURCES, lanes)
-    staged, turned = scratch_for(call, real)
-    places = places_of(lanes)
+    room, places, (packed, scores, staged, turned) = reserve(
+        real,
+        (6, lanes),
+        ((call.D, lanes), (SOURCES, lanes), staged_shape(call), turned_shape(call)),
+    )
+    if room == 0:
+        return
     tiles = -(-call.T // lanes)
     while True:
         item = take(calls)
@@ -88,6 +96,7 @@ def _work(calls, real, score_mod, score_args):
             call, real, pair // call.H, pair % call.H, item % tiles * lanes, places, packed,
             scores, staged, turned, score_mod, score_args,
         )  # fmt: skip
+    release(room)
     end(calls)
 
 
@@ -95,7 +104,7 @@ def _work(calls, real, score_mod, score_args):
 def _score_tile(
     call, real, b, head, first_row, places, packed, scores, staged, turned, score_mod, score_args
 ):
-    """Write every source's score for the targets [first_row, first_row + lanes) of one head."""
+    """Write the scores of this launch's blocks for the targets from ``first_row`` of one head."""
     last, lanes, S = call.T - 1, call.lanes, call.S
     for lane in range(lanes):
         places[HEAD, lane] = head
@@ -105,7 +114,8 @@ def _score_tile(
     first, past, all_first, all_past = find_span(places)
     native = FLOAT32 if scores.itemsize == 4 else FLOAT64
     out = call.out + b * call.out_b + head * call.out_h
-    for source in range(0, S, SOURCES):
+    stop = min(call.past_block * SOURCES, S)
+    for source in range(call.first_block * SOURCES, stop, SOURCES):
         rows = min(source + SOURCES, S) - source
         if first < source + rows and source < past:
             score_block(

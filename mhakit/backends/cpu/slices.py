@@ -12,17 +12,26 @@ from numpy.typing import NDArray
 from mhakit.backends.cpu import launch
 from mhakit.backends.cpu.launch import Compiled, leave_region, runs_alone, threads
 from mhakit.backends.cpu.record import WHOLE, address_of
+from mhakit.backends.cpu.simd import VECTOR_BYTES
 from mhakit.errors import OutOfMemory
 
 __all__ = ["run_in_slices"]
 
-_HEAD, _ended, _PAUSE = struct.Struct("=4q"), struct.Struct("=q"), struct.Struct("=4q")
+_HEAD, _PAUSE, _one = struct.Struct("=4q"), struct.Struct("=4q"), struct.Struct("=q")
 
 SLICE = 0.1e9
 """Nanoseconds between two looks at pending signals, as far as they can be told ahead."""
 
 UNKNOWN = 0.05
-"""The part of a slice to begin with where a user's function may cost anything."""
+"""The part of a slice to begin with where an estimate may be far too low."""
+
+GROWTH = 4
+"""How much longer than the slice before it one may be: what was measured may have been light."""
+
+REFUSED = (
+    "the scratch of a kernel must fit in memory, got a request that was refused; "
+    "ask for fewer targets or narrower heads at a time"
+)
 
 TRUSTED = 0.2
 """The part of an estimate that a measured pace never goes below: the next items may be heavier."""
@@ -36,19 +45,25 @@ def run_in_slices(
     *,
     unknown: bool = False,
     blocks: int = 1,
+    seen: int = 0,
     state: int = 0,
 ) -> None:
-    """Run a kernel on all items; ``work`` is an estimate in nanoseconds, or ``unknown``.
+    """Run a kernel on all items; ``work`` is an estimate in nanoseconds.
 
-    ``calls`` are records that begin with `HEAD`. Where an item is of several ``blocks``, of which a
-    launch may do some, `PAUSE` follows in the records, and each item in flight needs ``state``
-    bytes.
+    It is ``unknown`` where a user's function, or memory that is had anew, may cost anything.
+
+    ``calls`` are records that begin with `HEAD`. Where an item is of several ``blocks``, a launch
+    may do some of them; what it has then are ``state`` bytes, a whole number of registers. Where
+    most blocks take no time, ``seen`` tells how many do.
     """
+    head: Any = calls  # any buffer will do
+    if state:
+        _one.pack_into(head, 64, state)
     if work < launch.SERIAL_BELOW:
         _launch(kernel, calls, 0, items, 1)
         return
-    head: Any = calls  # any buffer will do
-    expected = pace = max(work, 1.0) / max(items * blocks, 1)  # of one block of one item
+    seen = seen or blocks
+    expected = pace = max(work, 1.0) / max(items * seen, 1)  # of one block of one item
     measured = 0.0
     budget = SLICE * UNKNOWN if unknown else SLICE
     room: NDArray[Any] | None = None
@@ -57,17 +72,18 @@ def run_in_slices(
         try:
             alone = runs_alone(work)
             workers = 1 if alone else min(threads(), items - start)
-            if block == 0 and (blocks == 1 or pace * blocks <= budget):
-                count = max(int(budget / (pace * blocks)), 1) * workers
+            if block == 0 and (blocks == 1 or pace * seen <= budget):
+                count = max(int(budget / (pace * seen)), 1) * workers
                 stop = start + -(-(items - start) // -(-(items - start) // count))
-                done = -(-(stop - start) // workers) * blocks
+                done = -(-(stop - start) // workers) * seen
             else:
                 if block == 0:
                     flying = min(workers, items - start)
                     if room is None or room.size < flying * state:
-                        room = np.empty(flying * state, np.uint8)
+                        room = _room(flying * state)
                 past = block + max(int(budget / pace) // -(-flying // workers), 1)
-                _PAUSE.pack_into(head, 32, block, past, address_of(room), start)
+                place = -(-address_of(room) // VECTOR_BYTES) * VECTOR_BYTES
+                _PAUSE.pack_into(head, 32, block, past, place, start)
                 stop = start + flying
                 done = -(-flying // workers) * (min(past, blocks) - block)
                 block = past
@@ -83,22 +99,21 @@ def run_in_slices(
             start, block = stop, 0
         measured = max(measured / 2, took / done)
         pace = max(measured, expected * TRUSTED if unknown else expected)
-        budget = SLICE
+        budget = min(GROWTH * budget, SLICE)
 
 
-def _launch(
-    kernel: Compiled,
-    calls: NDArray[Any],
-    start: int,
-    stop: int,
-    workers: int,
-) -> None:
+def _room(size: int) -> NDArray[Any]:
+    """Allocate what items in flight keep, from the first address for a register in it."""
+    try:
+        return np.empty(size + VECTOR_BYTES, np.uint8)
+    except (MemoryError, ValueError) as error:  # more than there is, or than can be counted
+        raise OutOfMemory(REFUSED) from error
+
+
+def _launch(kernel: Compiled, calls: NDArray[Any], start: int, stop: int, workers: int) -> None:
     """Run on the items [start, stop); a worker that cannot have its scratch does not end."""
     head: Any = calls  # any buffer will do
     _HEAD.pack_into(head, 0, start, stop, workers, 0)
     kernel.run(calls, alone=workers == 1)
-    if _ended.unpack_from(head, 24)[0] != workers:
-        raise OutOfMemory(
-            "the scratch of a kernel must fit in memory, got a request that was refused; "
-            "ask for fewer targets or narrower heads at a time"
-        )
+    if _one.unpack_from(head, 24)[0] != workers:
+        raise OutOfMemory(REFUSED)

@@ -1,4 +1,7 @@
-"""Softmax over sources: one work item is a few rows, each a line of registers."""
+"""Softmax over sources: one work item is a few rows, each a line of registers.
+
+A long row goes in three passes over its blocks: its top, its weights and their sum, its output.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +14,19 @@ from numpy.typing import NDArray
 from mhakit.backends.cpu.flags import inlined, part
 from mhakit.backends.cpu.launch import Worker
 from mhakit.backends.cpu.memory import address, end, take
-from mhakit.backends.cpu.record import HEAD, address_of, records, where
+from mhakit.backends.cpu.record import HEAD, address_of, pack, records, where
 from mhakit.backends.cpu.rows import load_row, store_row
+from mhakit.backends.cpu.scratch import laid, release, reserve, state_of, state_size
 from mhakit.backends.cpu.simd import VECTOR_BYTES, exp2, line_top, line_weights
 from mhakit.backends.cpu.slices import run_in_slices
 from mhakit.backends.cpu.storage import kind_of
-from mhakit.backends.cpu.tiles import LOG2E, aligned, sink_of
+from mhakit.backends.cpu.tiles import LOG2E, sink_of
 from mhakit.problem import computation_dtype
 
 __all__ = ["normalize"]
 
 _INTEGERS = (
-    *HEAD, "B", "H", "T", "S", "item", "sinks", "kind", "out_kind",
+    *HEAD, "B", "H", "T", "S", "item", "share", "sinks", "kind", "out_kind",
     "scores", "scores_b", "scores_h", "scores_t", "scores_s",
     "out", "out_b", "out_h", "out_t", "out_s",
 )  # fmt: skip
@@ -31,7 +35,13 @@ ROWS = records(_INTEGERS)
 """Scores and output as addresses and byte strides; letters as in `mhakit.problem`."""
 
 SHARE = 8
-"""Rows in one work item."""
+"""Short rows in one work item; a long row is one."""
+
+BLOCK = 2**15
+"""Numbers of a row in one block, whole registers."""
+
+TOP, TOTAL = 0, 1
+"""What a row's state holds behind a register of sums."""
 
 
 def _enter(calls):
@@ -51,11 +61,16 @@ def normalize(scores: NDArray[Any], sinks: NDArray[Any] | None, out: NDArray[Any
         return
     if sinks is not None:
         sinks = np.ascontiguousarray(sinks, dtype=real)
-    numbers = (B, H, T, S, real.itemsize, address_of(sinks))
+    blocks = -(-S // BLOCK)
+    share = SHARE if blocks == 1 else 1
+    numbers = (B, H, T, S, real.itemsize, share, address_of(sinks))
     kinds = (kind_of(scores.dtype), kind_of(out.dtype))
-    head = (0, 0, 0, 0)
-    calls = np.array([(*head, *numbers, *kinds, *where(scores), *where(out), 1)], ROWS[real])
-    run_in_slices(_run.of(real), calls, -(-B * H * T // SHARE), 1.0 * scores.size)
+    calls = pack(ROWS[real], (*numbers, *kinds, *where(scores), *where(out)))
+    state = (2 + -(-S * real.itemsize // VECTOR_BYTES)) * VECTOR_BYTES
+    run_in_slices(
+        _run.of(real), calls, -(-B * H * T // share), 1.0 * scores.size,
+        unknown=True, blocks=1 if share > 1 else 3 * blocks, state=state,
+    )  # fmt: skip
 
 
 @part
@@ -63,36 +78,60 @@ def _work(calls, real):
     """Take work items until none is left, with a line made once."""
     call = calls[0]
     rows = call.B * call.H * call.T
-    registers = VECTOR_BYTES // call.item
-    line = aligned(real, 1, -(-call.S // registers) * registers)[0]
+    room, _, (own,) = reserve(real, (0, 0), ((1, state_size(call)),))
+    if room == 0:
+        return
     while True:
         item = take(calls)
         if item >= call.stop:
             break
-        for row in range(item * SHARE, min((item + 1) * SHARE, rows)):
-            b, h, t = row // (call.H * call.T), row // call.T % call.H, row % call.T
-            given = call.scores + b * call.scores_b + h * call.scores_h + t * call.scores_t
-            load_row(real, call.kind, given, call.scores_s, call.S, line)
-            written = call.out + b * call.out_b + h * call.out_h + t * call.out_t
-            share = _normalize_line(real, line, call.S, sink_of(call, real, h))
-            store_row(real, call.out_kind, written, call.out_s, call.S, line, share)
+        for row in range(item * call.share, min((item + 1) * call.share, rows)):
+            state = laid(real, state_of(call, item, own), 1, call.state_bytes // call.item)[0]
+            _normalize_row(call, real, row, state)
+    release(room)
     end(calls)
 
 
 @inlined
-def _normalize_line(real, line, count, sink):
-    """Turn ``count`` scores into weights, -0.0 where hidden; return what they are to be times.
-
-    ``line`` is aligned and long enough for whole registers; its tail is written.
-    """
+def _normalize_row(call, real, row, state):
+    """Do the blocks of this launch of one row: they count through the passes."""
     cast = type(real)
-    registers = VECTOR_BYTES // line.itemsize
-    whole = -(-count // registers)
-    for s in range(count, whole * registers):
-        line[s] = cast(-np.inf)
-    top = line_top(real, address(line), whole)
-    top = sink if sink > top else top
-    base = cast(0) if top == cast(-np.inf) else top
-    total = line_weights(real, address(line), whole, base, cast(LOG2E))
-    total += exp2((sink - base) * cast(LOG2E))
-    return cast(0) if total == cast(0) else cast(1) / total
+    registers = VECTOR_BYTES // call.item
+    sums, kept, line = state[:registers], state[registers:], state[2 * registers :]
+    b, h, t = row // (call.H * call.T), row // call.T % call.H, row % call.T
+    sink = sink_of(call, real, h)
+    blocks = -(-call.S // BLOCK)
+    first, past = call.first_block, call.past_block
+    if first == 0:
+        kept[TOP], kept[TOTAL] = sink, cast(0)
+        for lane in range(registers):
+            sums[lane] = cast(0)
+
+    given = call.scores + b * call.scores_b + h * call.scores_h + t * call.scores_t
+    for block in range(first, min(past, blocks)):
+        some = line[block * BLOCK : min((block + 1) * BLOCK, call.S)]
+        load_row(
+            real, call.kind, given + block * BLOCK * call.scores_s, call.scores_s, some.size, some
+        )
+        whole = -(-some.size // registers)
+        for s in range(some.size, whole * registers):
+            line[block * BLOCK + s] = cast(-np.inf)
+        top = line_top(real, address(some), whole)
+        kept[TOP] = top if top > kept[TOP] else kept[TOP]
+
+    base = cast(0) if kept[TOP] == cast(-np.inf) else kept[TOP]
+    for block in range(max(first - blocks, 0), min(past - blocks, blocks)):
+        some = line[block * BLOCK : min((block + 1) * BLOCK, call.S)]
+        kept[TOTAL] = line_weights(
+            real, address(some), -(-some.size // registers), base, cast(LOG2E), address(sums)
+        )
+
+    total = kept[TOTAL] + exp2((sink - base) * cast(LOG2E))
+    share = cast(0) if total == cast(0) else cast(1) / total
+    written = call.out + b * call.out_b + h * call.out_h + t * call.out_t
+    for block in range(max(first - 2 * blocks, 0), min(past - 2 * blocks, blocks)):
+        some = line[block * BLOCK : min((block + 1) * BLOCK, call.S)]
+        store_row(
+            real, call.out_kind, written + block * BLOCK * call.out_s, call.out_s, some.size, some,
+            share,
+        )  # fmt: skip

@@ -8,13 +8,13 @@ of sources, (sources, lanes), with every change the call asks for.
 from __future__ import annotations
 
 import numpy as np
-from numba import carray
 
 from mhakit.backends.cpu.call import SOURCES
 from mhakit.backends.cpu.flags import inlined, part
-from mhakit.backends.cpu.memory import address, pointer, read, read_int64, write
+from mhakit.backends.cpu.memory import address, read, read_int64, write
 from mhakit.backends.cpu.rows import load_rows, widen_rows
-from mhakit.backends.cpu.simd import LEAST_BYTES, VECTOR_BYTES, align, multiply, tanh
+from mhakit.backends.cpu.scratch import laid
+from mhakit.backends.cpu.simd import LEAST_BYTES, multiply, tanh
 from mhakit.backends.cpu.storage import BOOL, FLOAT16, FLOAT32, FLOAT64
 from mhakit.backends.steps import first_visible, past_visible
 
@@ -26,17 +26,16 @@ __all__ = [
     "POSITION",
     "ROW",
     "TARGET",
-    "aligned",
     "change_scores",
     "fill",
     "find_span",
     "narrow",
     "pack_queries",
     "place",
-    "places_of",
     "score_block",
-    "scratch_for",
     "sink_of",
+    "staged_shape",
+    "turned_shape",
     "width_of",
     "write_lse",
 ]
@@ -50,37 +49,27 @@ target's source position, the sources LOW <= s < HIGH that its band shows, and a
 
 
 @inlined
-def aligned(real, rows, lanes):
-    """Allocate a (rows, lanes) tile whose address a register can be loaded from."""
-    buffer = np.empty(rows * lanes + VECTOR_BYTES // 4, dtype=type(real))
-    start = (align(address(buffer)) - address(buffer)) // buffer.itemsize
-    return buffer[start : start + rows * lanes].reshape(rows, lanes)
+def staged_shape(call):
+    """Return the tile for 16-bit rows widened, which not every call needs."""
+    return SOURCES, max(call.D, call.E) if call.kind >= FLOAT16 else 0
+
+
+@inlined
+def turned_shape(call):
+    """Return the tile for a bias or a mask turned, which not every call needs."""
+    return SOURCES if call.bias != 0 or call.mask != 0 else 0, call.lanes
 
 
 @inlined
 def narrow(tile, rows, lanes):
     """Return the scratch of a tile as one of fewer lanes."""
-    return carray(pointer(tile[0, 0], address(tile)), (rows, lanes))
+    return laid(tile[0, 0], address(tile), rows, lanes)
 
 
 @inlined
 def width_of(call, lanes):
     """Return the bytes of a row that a product must do for so many lanes."""
     return -(-lanes * call.item // LEAST_BYTES) * LEAST_BYTES
-
-
-@inlined
-def places_of(lanes):
-    """Allocate what a tile knows of its lanes."""
-    return np.empty((6, lanes), np.int64)
-
-
-@inlined
-def scratch_for(call, real):
-    """Allocate two tiles that not every call needs: 16-bit rows widened, and rows turned."""
-    widest = max(call.D, call.E) if call.kind >= FLOAT16 else 1
-    turned = SOURCES if call.bias != 0 or call.mask != 0 else 1
-    return aligned(real, SOURCES, widest), aligned(real, turned, call.lanes)
 
 
 @inlined

@@ -14,12 +14,13 @@ import numpy as np
 from numba import carray
 from numpy.typing import NDArray
 
-from mhakit.backends.cpu.call import CALL, SOURCES, estimate, lanes_for, pack
+from mhakit.backends.cpu.call import CALL, SOURCES, WRITING, blocks_of, estimate, lanes_for, pack
 from mhakit.backends.cpu.flags import inlined, part
 from mhakit.backends.cpu.launch import Worker
 from mhakit.backends.cpu.memory import address, end, read_int64, take
 from mhakit.backends.cpu.modified import Modified
 from mhakit.backends.cpu.rows import store_rows, widen_rows
+from mhakit.backends.cpu.scratch import laid, release, reserve, state_of, state_size
 from mhakit.backends.cpu.simd import (
     VECTOR_BYTES,
     accumulate,
@@ -35,15 +36,14 @@ from mhakit.backends.cpu.tiles import (
     LOG2E,
     ROW,
     TARGET,
-    aligned,
     fill,
     find_span,
     pack_queries,
     place,
-    places_of,
     score_block,
-    scratch_for,
     sink_of,
+    staged_shape,
+    turned_shape,
 )
 from mhakit.problem import Problem
 
@@ -94,13 +94,23 @@ def weigh(
         problem, out, rows=queries.size, sinks=sinks, heads=heads, queries=queries,
         attended=attended,
     )  # fmt: skip
-    tiles = -(-queries.size // lanes_for(queries.size, problem.real))
+    real, S = problem.real, problem.key.shape[2]
+    E = 0 if problem.value is None else problem.value.shape[3]
+    lanes = lanes_for(queries.size, real)
     B, H, T, _ = problem.query.shape
-    items, work = B * heads.size * tiles, estimate(problem) * heads.size * queries.size / (H * T)
+    items = B * heads.size * -(-queries.size // lanes)
+    chosen = items * lanes / (B * H * T)  # spare lanes, too
+    weighing, writing = estimate(problem) * chosen, WRITING * items * lanes * S
+    blocks, seen = blocks_of(problem)
+    heaviest = max(weighing / (2 * seen), writing / blocks)  # of a block of every item
+    numbers = (2 + E) * lanes + S * min(lanes, queries.size)
+    state = -(-numbers * real.itemsize // VECTOR_BYTES) * VECTOR_BYTES
+    work = weighing + writing
+    passes = {"blocks": 3 * blocks, "seen": max(int(work / heaviest), 1), "state": state}
     if problem.score_mod is None:
-        run_in_slices(_run.of(problem.real), call, items, work)
+        run_in_slices(_run.of(real), call, items, work, unknown=True, **passes)
     else:
-        _run_modified.run(problem, call, items, work)
+        _run_modified.run(problem, call, items, work, **passes)
 
 
 @part
@@ -108,14 +118,16 @@ def _work(calls, real, score_mod, score_args):
     """Take work items until none is left, with scratch tiles made once."""
     call = calls[0]
     lanes = call.lanes
-    packed, weights = (
-        aligned(real, call.D, lanes),
-        aligned(real, call.S, min(lanes, call.num_queries)),
-    )
-    room = aligned(real, SOURCES if call.num_queries < lanes else 1, lanes)
-    sums, columns = aligned(real, call.E, lanes), aligned(real, 5, lanes)
-    staged, turned = scratch_for(call, real)
-    places = places_of(lanes)
+    room, places, (packed, columns, block, own, staged, turned) = reserve(
+        real,
+        (6, lanes),
+        (
+            (call.D, lanes), (4, lanes), (SOURCES, lanes), (1, state_size(call)),
+            staged_shape(call), turned_shape(call),
+        ),
+    )  # fmt: skip
+    if room == 0:
+        return
     tiles = -(-call.num_queries // lanes)
     while True:
         item = take(calls)
@@ -123,20 +135,26 @@ def _work(calls, real, score_mod, score_args):
             break
         pair = item // tiles
         _weigh_tile(
-            call, real, pair // call.num_heads, pair % call.num_heads, item % tiles * lanes, places,
-            packed, weights, room, sums, columns, staged, turned, score_mod, score_args,
+            call, real, pair // call.num_heads, pair % call.num_heads, item % tiles * lanes,
+            state_of(call, item, own), places, packed, columns, block, staged, turned, score_mod,
+            score_args,
         )  # fmt: skip
+    release(room)
     end(calls)
 
 
 @part
 def _weigh_tile(
-    call, real, b, i, first_row, places, packed, weights, room, sums, columns, staged, turned,
-    score_mod, score_args,
+    call, real, b, i, first_row, state, places, packed, columns, room, staged, turned, score_mod,
+    score_args,
 ):  # fmt: skip
-    """Write weights, and sums where asked, of chosen targets from ``first_row`` of head i."""
+    """Write weights, and sums where asked, of chosen targets from ``first_row`` of head i.
+
+    Of a long item only the blocks of this launch are done; they count through the passes: scores
+    and their tops, weights and their sums, output.
+    """
     cast = type(real)
-    lanes, last, S = call.lanes, call.num_queries - 1, call.S
+    lanes, last, S, E = call.lanes, call.num_queries - 1, call.S, call.E
     head = read_int64(call.heads + 8 * i)
     for lane in range(lanes):
         row = min(first_row + lane, last)  # spare lanes repeat the last target
@@ -149,78 +167,106 @@ def _weigh_tile(
     out = call.out + b * call.out_b + i * call.out_h
     first, past, all_first, all_past = find_span(places)
     # whole blocks: a weight is added to the same partial sum whatever the other lanes see
-    begin, stop = first // SOURCES * SOURCES, min(S, -(-past // SOURCES) * SOURCES)
+    begin, stop, blocks = first // SOURCES, -(-past // SOURCES), -(-S // SOURCES)
 
+    step = lanes * call.item
+    kept = laid(real, state, 2 + E, lanes)
+    top, total, sums = kept[0], kept[1], kept[2:]
+    weights = laid(real, state + (2 + E) * step, S, min(lanes, last + 1))
     narrow = weights.shape[1] < lanes
-    base, total, zeros, ones = columns[0], columns[1], columns[2], columns[3]
-    partial = columns[4]
+    base, partial, zeros, ones = columns[0], columns[1], columns[2], columns[3]
     sink = sink_of(call, real, head)
-    for lane in range(lanes):
-        base[lane], zeros[lane], ones[lane] = sink, cast(0), cast(1)
-    for source in range(begin, stop, SOURCES):
-        rows = min(SOURCES, stop - source)
+    if call.first_block == 0:
+        for lane in range(lanes):
+            top[lane] = sink
+    for source in range(
+        max(begin, call.first_block) * SOURCES, min(stop, call.past_block) * SOURCES, SOURCES
+    ):
+        rows = min(SOURCES, S - source)
         block = room[:rows] if narrow else weights[source : source + rows]
         score_block(
             call, real, b, g, source, rows, places, lanes * call.item,
             all_first <= source and source + rows <= all_past, packed, staged, turned, block,
             1.0, score_mod, score_args,
         )  # fmt: skip
-        for offset in range(0, lanes * call.item, VECTOR_BYTES):
-            step = lanes * call.item
-            column_tops(real, address(block) + offset, step, rows, address(base) + offset)
+        for offset in range(0, step, VECTOR_BYTES):
+            column_tops(real, address(block) + offset, step, rows, address(top) + offset)
         if narrow:
             _keep(weights, source, block)
     for lane in range(lanes):
-        base[lane] = cast(0) if base[lane] == cast(-np.inf) else base[lane]
-        total[lane] = exp2((sink - base[lane]) * cast(LOG2E))
-    fill(sums, cast(0))
-    for source in range(begin, stop, SOURCES):
-        rows = min(SOURCES, stop - source)
+        zeros[lane], ones[lane] = cast(0), cast(1)
+        base[lane] = cast(0) if top[lane] == cast(-np.inf) else top[lane]
+
+    block_before = call.first_block - blocks
+    block_past = call.past_block - blocks
+    if block_before <= 0 and block_past > 0:
+        fill(sums, cast(0))
+        for lane in range(lanes):
+            total[lane] = exp2((sink - base[lane]) * cast(LOG2E))
+    for source in range(
+        max(begin, block_before) * SOURCES, min(stop, block_past) * SOURCES, SOURCES
+    ):
+        rows = min(SOURCES, S - source)
         block = room[:rows] if narrow else weights[source : source + rows]
         if narrow:
             _take_up(weights, source, block)
-        # to powers of two only now: times log2(e) before, a large score would round by more
-        for s in range(rows):
-            for lane in range(lanes):
-                block[s, lane] = (block[s, lane] - base[lane]) * cast(LOG2E)
-        hides = False
-        for lane in range(lanes):
-            partial[lane] = cast(0)
-        for s in range(0, rows, SHORT):
-            for offset in range(0, lanes * call.item, VECTOR_BYTES):
-                hides |= column_weights(
-                    real, address(block) + s * lanes * call.item + offset, lanes * call.item,
-                    min(SHORT, rows - s), address(zeros) + offset, address(partial) + offset,
-                )  # fmt: skip
-        for lane in range(lanes):
-            total[lane] += partial[lane]
+        hides = _weigh_block(real, rows, block, base, zeros, partial, total)
         if call.attended != 0:
             _add_values(
                 call, real, value + source * call.value_s, rows, hides, block, staged, ones, sums
             )
         if narrow:
             _keep(weights, source, block)
+
+    share = base
     for lane in range(lanes):
-        total[lane] = cast(0) if total[lane] == cast(0) else cast(1) / total[lane]
-    for source in range(0, S, SOURCES):
+        share[lane] = cast(0) if total[lane] == cast(0) else cast(1) / total[lane]
+    for source in range(
+        max(block_before - blocks, 0) * SOURCES,
+        min((block_past - blocks) * SOURCES, S),
+        SOURCES,
+    ):
         rows = min(SOURCES, S - source)
         block = room[:rows] if narrow else weights[source : source + rows]
-        if begin <= source and source < stop:
+        if begin * SOURCES <= source and source < stop * SOURCES:
             if narrow:
                 _take_up(weights, source, block)
-            _scale(real, total, block)
+            _scale(real, share, block)
         else:
             fill(block, cast(0))
         for lane in range(lanes):
             row = min(first_row + lane, last)
             places[ROW, lane] = out + row * call.out_t + source * call.out_e
         store_rows(real, call.kind, places[ROW], call.out_e, rows, block)
-    if call.attended != 0:
-        _scale(real, total, sums)
+    if call.attended != 0 and block_past >= 2 * blocks:
+        _scale(real, share, sums)
         attended = call.attended + b * call.attended_b + i * call.attended_h
         for lane in range(lanes):
             places[ROW, lane] = attended + min(first_row + lane, last) * call.attended_t
-        store_rows(real, call.kind, places[ROW], call.attended_e, call.E, sums)
+        store_rows(real, call.kind, places[ROW], call.attended_e, E, sums)
+
+
+@inlined
+def _weigh_block(real, rows, block, base, zeros, partial, total):
+    """Turn a block's scores into weights under each lane's top; say whether any hides."""
+    cast = type(real)
+    lanes, step = block.shape[1], block.shape[1] * block.itemsize
+    # to powers of two only now: times log2(e) before, a large score would round by more
+    for s in range(rows):
+        for lane in range(lanes):
+            block[s, lane] = (block[s, lane] - base[lane]) * cast(LOG2E)
+    hides = False
+    for lane in range(lanes):
+        partial[lane] = cast(0)
+    for s in range(0, rows, SHORT):
+        for offset in range(0, step, VECTOR_BYTES):
+            hides |= column_weights(
+                real, address(block) + s * step + offset, step, min(SHORT, rows - s),
+                address(zeros) + offset, address(partial) + offset,
+            )  # fmt: skip
+    for lane in range(lanes):
+        total[lane] += partial[lane]
+    return hides
 
 
 @inlined

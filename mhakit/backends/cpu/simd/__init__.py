@@ -12,7 +12,7 @@ from mhakit.backends.cpu.simd.along import (
     line_weights,
 )
 from mhakit.backends.cpu.simd.columns import column_tops, column_weights, exp2, tanh
-from mhakit.backends.cpu.simd.emitter import LEAST_BYTES, VECTOR_BYTES, align
+from mhakit.backends.cpu.simd.emitter import LEAST_BYTES, VECTOR_BYTES
 from mhakit.backends.cpu.simd.product import accumulate, accumulate_visible, multiply
 from mhakit.backends.cpu.simd.transposing import (
     row_from_line,
@@ -27,7 +27,6 @@ __all__ = [
     "accumulate",
     "accumulate_visible",
     "add_weighted_rows",
-    "align",
     "column_tops",
     "column_weights",
     "dot_rows",

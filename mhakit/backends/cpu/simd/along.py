@@ -184,14 +184,15 @@ def line_top(typing, real, scores, registers):
 
 
 @intrinsic
-def line_weights(typing, real, scores, registers, base, factor):
+def line_weights(typing, real, scores, registers, base, factor, sums):
     """Score -> exp2((score - base) * factor) along a line, in place; return their sum.
 
+    The register at ``sums`` has the sums before this line, and after it: a line may come in pieces.
     A score of -inf is a hidden source: its weight becomes -0.0, the mark `add_weighted_rows` reads.
     """
 
     def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> Any:
-        _, scores, registers, base, factor = args
+        _, scores, registers, base, factor, sums = args
         along = _Along(builder, sig.args[0])
         emit = along.emit
         bases, factors = emit.spread(base), emit.spread(factor)
@@ -202,7 +203,8 @@ def line_weights(typing, real, scores, registers, base, factor):
             emit.store(weight, place)
             return [along.plus(place, along.size), builder.fadd(total, weight)]
 
-        _, total = loop(builder, registers, [scores, emit.number(0.0)], turn)
+        _, total = loop(builder, registers, [scores, emit.load(sums)], turn)
+        emit.store(total, sums)
         return emit.across(total, builder.fadd)
 
-    return real(real, types.int64, types.int64, real, real), codegen
+    return real(real, types.int64, types.int64, real, real, types.int64), codegen

@@ -10,9 +10,7 @@ import llvmlite.binding as llvm
 from llvmlite import ir
 from numba import types
 
-from mhakit.backends.cpu.flags import inlined
-
-__all__ = ["INT64", "LEAST_BYTES", "VECTOR_BYTES", "Emitter", "align", "loop"]
+__all__ = ["INT64", "LEAST_BYTES", "VECTOR_BYTES", "Emitter", "loop"]
 
 
 def vector_bytes() -> int:
@@ -218,9 +216,3 @@ def loop(
     builder.branch(head)
     builder.position_at_end(done)
     return phis
-
-
-@inlined
-def align(address):
-    """Return the next address a register can be loaded from."""
-    return (address + VECTOR_BYTES - 1) // VECTOR_BYTES * VECTOR_BYTES
