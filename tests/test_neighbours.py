@@ -288,19 +288,25 @@ CROWD = """
 """
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
-@pytest.mark.parametrize("layer", ["omp", "workqueue", "tbb"])
-def test_threads_and_forked_children_get_the_same_bits_under_each_layer(layer):
+def require(layer):
+    """Skip where Numba cannot load a threading layer."""
     if layer == "tbb":
         pytest.importorskip(
             "numba.np.ufunc.tbbpool", reason="no TBB library here", exc_type=ImportError
         )
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+@pytest.mark.parametrize("layer", ["omp", "workqueue", "tbb"])
+def test_threads_and_forked_children_get_the_same_bits_under_each_layer(layer):
+    require(layer)
     assert run_fresh(textwrap.dedent(CROWD).format(), NUMBA_THREADING_LAYER=layer) == layer
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-@pytest.mark.parametrize("layer", ["omp", "workqueue"])
+@pytest.mark.parametrize("layer", ["omp", "workqueue", "tbb"])
 def test_a_process_pool_gets_the_same_bits(method, layer, tmp_path):
+    require(layer)
     script = tmp_path / "pooled.py"
     script.write_text(
         textwrap.dedent(f"""
@@ -456,6 +462,88 @@ def test_callers_in_threads_share_the_threads_of_one():
         NUMBA_NUM_THREADS="2", OPENBLAS_NUM_THREADS="1", OMP_WAIT_POLICY="passive",
     )  # fmt: skip
     assert printed == "2"
+
+
+MIXED = """
+    import ctypes, multiprocessing, os, signal, warnings
+    warnings.simplefilter("ignore", DeprecationWarning)  # of forking with threads
+    from concurrent.futures import ThreadPoolExecutor
+    import numpy as np, numba, mhakit
+    from mhakit.backends.cpu import launch
+    from mhakit.testing import Sizes, draw
+    launch.SERIAL_BELOW = 0
+    signal.alarm(100)  # nothing here may hang, in a child neither
+    CALLERS = 6
+
+    def blas_threads():  # as many as OpenBLAS says, for every copy of it that is loaded
+        names = [f"{a}openblas_get_num_threads{b}" for a in ("scipy_", "") for b in ("64_", "")]
+        with open("/proc/self/maps") as maps:
+            paths = {line.split()[-1] for line in maps if "openblas" in line}
+        libraries = [ctypes.CDLL(path) for path in sorted(paths)]
+        return [getattr(lib, name)() for lib in libraries for name in names if hasattr(lib, name)]
+
+    def tasks():
+        return len(os.listdir("/proc/self/task"))
+
+    arrays = draw(Sizes(2, 4, 2, 90, 70, 16, 8), np.float32)
+    few = draw(Sizes(2, 4, 2, 2, 1500, 16, 8), np.float32)
+    heads = mhakit.attention(*arrays)
+    words = np.random.default_rng(4).standard_normal((3, 200, 64), np.float32)
+    learned = {"weight": words[0, :8], "bias": words[0, 0]}
+    layer = mhakit.MultiHeadAttention(64, 4, dtype=np.float32, rng=1)
+    calls = [
+        lambda: layer(words),
+        lambda: mhakit.attention(*arrays, causal="bottom_right"),
+        lambda: mhakit.attention(*few),
+        lambda: mhakit.attention_weights(*arrays[:2]),
+        lambda: mhakit.combine(heads, "average", learned),
+    ]
+
+    def call(i):
+        return calls[i % len(calls)]()
+
+    def right(results):
+        for i, result in enumerate(results):
+            expected = answers[i % len(calls)]
+            # BLAS adds up to 64 products in an order of its own; kernels have one order
+            projected = i % len(calls) in (0, len(calls) - 1)
+            most = 64 * np.finfo(np.float32).eps * abs(expected).max() if projected else 0
+            if not abs(result - expected).max() <= most:
+                return False
+        return True
+
+    def crowd():
+        with ThreadPoolExecutor(CALLERS) as pool:
+            return right(pool.map(call, range(20 * len(calls))))
+
+    answers = [call(i) for i in range(len(calls))]
+    before = blas_threads(), numba.get_num_threads(), dict(os.environ)
+    assert before[0], "no OpenBLAS"
+    alone = tasks()
+    assert crowd()
+    after_one = tasks()
+    assert crowd() and crowd()
+    # some layers keep a team of threads for each caller; ended callers leave none behind
+    assert tasks() <= max(after_one, alone) + numba.get_num_threads(), (alone, after_one, tasks())
+    assert tasks() <= alone + CALLERS * numba.get_num_threads(), (alone, tasks())
+    child = os.fork()
+    if child == 0:
+        signal.alarm(100)
+        os._exit(0 if right(map(call, range(len(calls)))) and crowd() else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        assert right(pool.map_async(call, range(2 * len(calls))).get(timeout=60))
+    assert crowd()
+    assert (blas_threads(), numba.get_num_threads(), dict(os.environ)) == before
+    print(numba.threading_layer())
+"""
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="threads are counted in /proc")
+@pytest.mark.parametrize("layer", ["omp", "workqueue", "tbb"])
+def test_kernels_and_blas_in_a_crowd_of_callers_are_right_and_start_no_crowd_of_threads(layer):
+    require(layer)
+    assert run_fresh(MIXED, NUMBA_THREADING_LAYER=layer, NUMBA_NUM_THREADS="2") == layer
 
 
 def test_a_layer_leaves_threads_and_environment_as_they_were():

@@ -137,7 +137,9 @@ def placed(array: Array, steps: tuple[int, ...]) -> tuple[Array, tuple[int, ...]
         array = np.ascontiguousarray(array)
     if not array.flags.aligned:
         array = np.ascontiguousarray(array)
-    strides = (step if n > 1 else 0 for n, step in zip(array.shape, array.strides, strict=True))
+    strides = array.strides
+    if 1 in array.shape:
+        strides = tuple(step if n > 1 else 0 for n, step in zip(array.shape, strides, strict=True))
     return array, (address_of(array), *strides)
 
 
