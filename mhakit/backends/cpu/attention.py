@@ -37,7 +37,6 @@ from mhakit.backends.cpu.tiles import (
     TARGET,
     fill,
     find_span,
-    narrow,
     pack_queries,
     place,
     score_block,
@@ -143,9 +142,11 @@ def _attend_tile(
     register = VECTOR_BYTES // call.item
     lanes = -(-used // register) * register
     if lanes < call.lanes:
-        places, packed = narrow(places, places.shape[0], lanes), narrow(packed, call.D, lanes)
-        weights, turned = narrow(weights, SOURCES, lanes), narrow(turned, turned.shape[0], lanes)
-        kept = narrow(kept, kept.shape[0], lanes)
+        places = laid(places[0, 0], address(places), places.shape[0], lanes)
+        packed = laid(real, address(packed), call.D, lanes)
+        weights = laid(real, address(weights), SOURCES, lanes)
+        turned = laid(real, address(turned), turned.shape[0], lanes)
+        kept = laid(real, address(kept), kept.shape[0], lanes)
     for lane in range(lanes):
         row = first_row + min(lane, used - 1)  # spare lanes repeat the last target
         places[HEAD, lane] = g * ratio + row // T

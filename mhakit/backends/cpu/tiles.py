@@ -13,7 +13,6 @@ from mhakit.backends.cpu.call import SOURCES
 from mhakit.backends.cpu.flags import inlined, part
 from mhakit.backends.cpu.memory import address, read, read_int64, write
 from mhakit.backends.cpu.rows import load_rows, widen_rows
-from mhakit.backends.cpu.scratch import laid
 from mhakit.backends.cpu.simd import LEAST_BYTES, multiply, tanh
 from mhakit.backends.cpu.storage import BOOL, FLOAT16, FLOAT32, FLOAT64
 from mhakit.backends.steps import first_visible, past_visible
@@ -29,7 +28,6 @@ __all__ = [
     "change_scores",
     "fill",
     "find_span",
-    "narrow",
     "pack_queries",
     "place",
     "score_block",
@@ -58,12 +56,6 @@ def staged_shape(call):
 def turned_shape(call):
     """Return the tile for a bias or a mask turned, which not every call needs."""
     return SOURCES if call.bias != 0 or call.mask != 0 else 0, call.lanes
-
-
-@inlined
-def narrow(tile, rows, lanes):
-    """Return the scratch of a tile as one of fewer lanes."""
-    return laid(tile[0, 0], address(tile), rows, lanes)
 
 
 @inlined
