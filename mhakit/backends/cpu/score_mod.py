@@ -11,7 +11,7 @@ import numba
 from numba import types
 from numba.core.errors import NumbaError
 
-from mhakit.backends.cpu.flags import inlined
+from mhakit.backends.cpu.flags import optimized
 from mhakit.errors import CompileError
 from mhakit.problem import Problem
 
@@ -39,7 +39,7 @@ def compiled(problem: Problem) -> Any:
                 raise CompileError(
                     f"score_mod {name} must raise nothing, got a raise statement; {MAY}"
                 )
-            function = _compiled[body] = inlined(body)
+            function = _compiled[body] = optimized(body)
         arguments = [numba.typeof(argument) for argument in problem.score_args]
         signature = (numba.typeof(problem.real.type(0)), *[types.int64] * 4, *arguments)
         function.compile(signature)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from mhakit.backends.cpu.call import SOURCES
-from mhakit.backends.cpu.flags import inlined, part
+from mhakit.backends.cpu.flags import inlined, optimized, part
 from mhakit.backends.cpu.memory import address, read, read_int64, write
 from mhakit.backends.cpu.rows import load_rows, widen_rows
 from mhakit.backends.cpu.simd import LEAST_BYTES, multiply, tanh
@@ -201,7 +201,7 @@ def change_scores(
         _hide_mask(call, real, b, source, rows, places, turned, scores)
 
 
-@inlined
+@optimized
 def _modified(score, b, h, p, s, score_mod, score_args):
     """Return what a user's function makes of one score; a hidden one stays hidden."""
     changed = type(score)(score_mod(score, b, h, p, s, *score_args))
