@@ -1,0 +1,396 @@
+"""The machine that emits: one thread's instructions, as LLVM IR and inline PTX."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from llvmlite import ir
+
+from mhakit.backends.cuda.tiles.fields import FLOATS, INTEGERS
+from mhakit.backends.cuda.tiles.machine import Number, State
+
+__all__ = ["Ptx", "Value"]
+
+_BOOL, _INT32, _INT64, _FLOAT = ir.IntType(1), ir.IntType(32), ir.IntType(64), ir.FloatType()
+_TYPES = {"bool": _BOOL, "int32": _INT32, "word": _INT32, "int64": _INT64, "float32": _FLOAT}
+_LETTERS = {"int32": "r", "word": "r", "int64": "l", "float32": "f"}
+
+
+class Value:
+    """A number in a register, with Python's operators."""
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(self, builder: ir.IRBuilder, kind: str, value: ir.Value) -> None:
+        self.builder, self.kind, self.ir = builder, kind, value
+
+    def like(self, other: Number) -> ir.Value:
+        """Return the other operand, which is a Python number or of the same type."""
+        if isinstance(other, Value):
+            if other.kind != self.kind:
+                raise TypeError(f"both numbers must be {self.kind}, got {other.kind}")
+            return other.ir
+        return ir.Constant(_TYPES[self.kind], other)
+
+    def _with(self, other: Number, integer: str, real: str, swapped: bool = False) -> Value:
+        a, b = self.ir, self.like(other)
+        name = real if self.kind == "float32" else integer
+        return Value(
+            self.builder, self.kind, getattr(self.builder, name)(*((b, a) if swapped else (a, b)))
+        )
+
+    def __add__(self, other: Number) -> Value:
+        return self._with(other, "add", "fadd")
+
+    def __sub__(self, other: Number) -> Value:
+        return self._with(other, "sub", "fsub")
+
+    def __rsub__(self, other: Number) -> Value:
+        return self._with(other, "sub", "fsub", swapped=True)
+
+    def __mul__(self, other: Number) -> Value:
+        return self._with(other, "mul", "fmul")
+
+    def __floordiv__(self, other: Number) -> Value:
+        return self._with(other, "udiv", "none")
+
+    def __mod__(self, other: Number) -> Value:
+        return self._with(other, "urem", "none")
+
+    def __and__(self, other: Number) -> Value:
+        return self._with(other, "and_", "none")
+
+    def __or__(self, other: Number) -> Value:
+        return self._with(other, "or_", "none")
+
+    def __xor__(self, other: Number) -> Value:
+        return self._with(other, "xor", "none")
+
+    def __lshift__(self, other: Number) -> Value:
+        return self._with(other, "shl", "none")
+
+    def __rshift__(self, other: Number) -> Value:
+        return self._with(other, "lshr", "none")
+
+    __radd__, __rmul__ = __add__, __mul__
+
+    def __neg__(self) -> Value:
+        return -0.0 - self  # the LLVM of NVVM has no fneg
+
+    def _compare(self, operator: str, other: Number) -> Value:
+        b, emit = self.like(other), self.builder
+        if self.kind == "float32":
+            ordered = emit.fcmp_unordered if operator == "!=" else emit.fcmp_ordered
+            return Value(emit, "bool", ordered(operator, self.ir, b))
+        integer = emit.icmp_unsigned if self.kind == "word" else emit.icmp_signed
+        return Value(emit, "bool", integer(operator, self.ir, b))
+
+    def __lt__(self, other: Number) -> Value:
+        return self._compare("<", other)
+
+    def __le__(self, other: Number) -> Value:
+        return self._compare("<=", other)
+
+    def __gt__(self, other: Number) -> Value:
+        return self._compare(">", other)
+
+    def __ge__(self, other: Number) -> Value:
+        return self._compare(">=", other)
+
+    def __eq__(self, other: object) -> Value:  # type: ignore[override]
+        return self._compare("==", other)
+
+    def __ne__(self, other: object) -> Value:  # type: ignore[override]
+        return self._compare("!=", other)
+
+
+class Ptx:
+    """Emits a kernel where a builder stands; see `mhakit.backends.cuda.tiles.machine.Machine`."""
+
+    def __init__(
+        self,
+        builder: ir.IRBuilder,
+        dtype: str,
+        integers: list[ir.Value],
+        floats: list[ir.Value],
+        modify: Callable[..., ir.Value] | None = None,
+    ) -> None:
+        self.builder = builder
+        self.half = {"bfloat16": "bf16", "float16": "f16"}.get(dtype)
+        self._fields = {
+            **{n: self._value("int64", x) for n, x in zip(INTEGERS, integers, strict=True)},
+            **{n: self._value("float32", x) for n, x in zip(FLOATS, floats, strict=True)},
+        }
+        self._modify = modify
+        self.thread = self._special("tid.x")
+        self.block = self._special("ctaid.x")
+        self.shared = self._value("int32", self._shared_base())
+
+    def _value(self, kind: str, value: ir.Value) -> Value:
+        return Value(self.builder, kind, value)
+
+    def _special(self, register: str) -> Value:
+        name = f"llvm.nvvm.read.ptx.sreg.{register}"
+        return self._value("int32", self._call(name, _INT32, []))
+
+    def _shared_base(self) -> ir.Value:
+        name = "mhakit_tiles"
+        module = self.builder.module
+        if name not in module.globals:
+            array = ir.GlobalVariable(module, ir.ArrayType(ir.IntType(8), 0), name, addrspace=3)
+            array.align, array.linkage = 128, "external"
+        return self.builder.ptrtoint(module.globals[name], _INT32)
+
+    def _call(self, name: str, result: ir.Type, args: list[ir.Value]) -> ir.Value:
+        module = self.builder.module
+        kind = ir.FunctionType(result, [a.type for a in args])
+        function = module.globals.get(name) or ir.Function(module, kind, name)
+        return self.builder.call(function, args)
+
+    def _asm(
+        self, text: str, results: list[str], args: list[Number], *, pure: bool = False
+    ) -> list[Value]:
+        """Emit one line of PTX; $0 and so on are the results, then the arguments."""
+        letters = ["=" + _LETTERS[kind] for kind in results] + [_LETTERS[a.kind] for a in args]
+        types = [_TYPES[kind] for kind in results]
+        result = ir.VoidType() if not types else types[0]
+        if len(types) > 1:
+            result = ir.LiteralStructType(types)
+        kind = ir.FunctionType(result, [a.ir.type for a in args])
+        constraints = ",".join(letters if pure else [*letters, "~{memory}"])
+        asm = ir.InlineAsm(kind, text, constraints, side_effect=not pure)
+        out = self.builder.call(asm, [a.ir for a in args], attrs=() if pure else ("convergent",))
+        if len(types) > 1:
+            return [
+                self._value(kind, self.builder.extract_value(out, i))
+                for i, kind in enumerate(results)
+            ]
+        return [self._value(kind, out) for kind in results]
+
+    # numbers
+
+    def field(self, name: str) -> Value:
+        return self._fields[name]
+
+    def int32(self, x: Number) -> Value:
+        if not isinstance(x, Value):
+            return self._value("int32", ir.Constant(_INT32, x))
+        if x.kind == "float32":
+            return self._value("int32", self.builder.fptosi(x.ir, _INT32))
+        return self._value("int32", self.builder.trunc(x.ir, _INT32) if x.kind == "int64" else x.ir)
+
+    def int64(self, x: Number) -> Value:
+        if not isinstance(x, Value):
+            return self._value("int64", ir.Constant(_INT64, x))
+        return self._value("int64", x.ir if x.kind == "int64" else self.builder.sext(x.ir, _INT64))
+
+    def word(self, x: Number) -> Value:
+        if not isinstance(x, Value):
+            return self._value("word", ir.Constant(_INT32, x))
+        return self._value("word", self.builder.zext(x.ir, _INT32) if x.kind == "bool" else x.ir)
+
+    def float32(self, x: Number) -> Value:
+        if not isinstance(x, Value):
+            return self._value("float32", ir.Constant(_FLOAT, float(x)))
+        cast = self.builder.uitofp if x.kind == "bool" else self.builder.sitofp
+        return self._value("float32", cast(x.ir, _FLOAT))
+
+    def select(self, condition: Number, then: Number, otherwise: Number) -> Value:
+        typed = then if isinstance(then, Value) else otherwise
+        a, b = typed.like(then), typed.like(otherwise)
+        return self._value(typed.kind, self.builder.select(condition.ir, a, b))
+
+    def fma(self, a: Number, b: Number, c: Number) -> Value:
+        typed = a if isinstance(a, Value) else b
+        args = [typed.like(x) for x in (a, b, c)]
+        return self._value("float32", self._call("llvm.fma.f32", _FLOAT, args))
+
+    def _unary(self, name: str, x: Number) -> Value:
+        return self._asm(f"{name}.approx.ftz.f32 $0, $1;", ["float32"], [x], pure=True)[0]
+
+    def maximum(self, a: Number, b: Number) -> Value:
+        return self._asm("max.f32 $0, $1, $2;", ["float32"], [a, b], pure=True)[0]
+
+    def exp2(self, x: Number) -> Value:
+        return self._unary("ex2", x)
+
+    def log2(self, x: Number) -> Value:
+        return self._unary("lg2", x)
+
+    def reciprocal(self, x: Number) -> Value:
+        return self._unary("rcp", x)
+
+    def shuffle(self, x: Number, mask: int) -> Value:
+        text = f"shfl.sync.bfly.b32 $0, $1, {mask}, 31, 0xffffffff;"
+        return self._asm(text, ["float32"], [x])[0]
+
+    # tiles
+
+    def pack(self, low: Number, high: Number) -> Value:
+        text = f"cvt.rn.{self.half}x2.f32 $0, $1, $2;"
+        return self._asm(text, ["word"], [high, low], pure=True)[0]
+
+    def multiply(self, a: State, b: State, c: State) -> State:
+        text = (
+            f"mma.sync.aligned.m16n8k16.row.col.f32.{self.half}.{self.half}.f32 "
+            "{$0, $1, $2, $3}, {$4, $5, $6, $7}, {$8, $9}, {$10, $11, $12, $13};"
+        )
+        return self._asm(text, ["float32"] * 4, [*a, *b, *c], pure=True)
+
+    def load_matrices(self, address: Number, *, transposed: bool) -> State:
+        turn = ".trans" if transposed else ""
+        text = f"ldmatrix.sync.aligned.m8n8.x4{turn}.shared.b16 {{$0, $1, $2, $3}}, [$4];"
+        return self._asm(text, ["word"] * 4, [self.shared + address])
+
+    def copy(self, shared: Number, address: Number, visible: Number) -> None:
+        size = self.select(visible, self.int32(16), self.int32(0))
+        text = "cp.async.cg.shared.global [$0], [$1], 16, $2;"
+        self._asm(text, [], [self.shared + shared, address, size])
+
+    def commit(self) -> None:
+        self._asm("cp.async.commit_group;", [], [])
+
+    def wait(self, groups: int) -> None:
+        self._asm(f"cp.async.wait_group {groups};", [], [])
+
+    def barrier(self) -> None:
+        self._asm("bar.sync 0;", [], [])
+
+    def barrier_any(self, condition: Number) -> Value:
+        text = (
+            "{ .reg .pred %p, %q; setp.ne.u32 %p, $1, 0; bar.red.or.pred %q, 0, %p; "
+            "selp.u32 $0, 1, 0, %q; }"
+        )
+        return self._asm(text, ["word"], [self.word(condition)])[0] != 0
+
+    # memory
+
+    def load_shared(self, address: Number) -> State:
+        text = "ld.shared.v4.b32 {$0, $1, $2, $3}, [$4];"
+        return self._asm(text, ["word"] * 4, [self.shared + address])
+
+    def load_word(self, address: Number) -> Value:
+        return self._asm("ld.shared.b32 $0, [$1];", ["word"], [self.shared + address])[0]
+
+    def store_shared(self, address: Number, words: State) -> None:
+        at = self.shared + address
+        if len(words) == 1:
+            self._asm("st.shared.b32 [$0], $1;", [], [at, *words])
+        else:
+            self._asm("st.shared.v4.b32 [$0], {$1, $2, $3, $4};", [], [at, *words])
+
+    def load_int64(self, address: Number) -> Value:
+        return self._asm("ld.global.b64 $0, [$1];", ["int64"], [address])[0]
+
+    def load_float32(self, address: Number) -> Value:
+        return self._asm("ld.global.f32 $0, [$1];", ["float32"], [address])[0]
+
+    def load_bool(self, address: Number) -> Value:
+        return self._asm("ld.global.u8 $0, [$1];", ["word"], [address])[0] != 0
+
+    def _store(self, text: str, args: list[Number], when: Number) -> None:
+        guard = f"{{ .reg .pred %p; setp.ne.u32 %p, ${len(args)}, 0; @%p {text} }}"
+        self._asm(guard, [], [*args, self.word(when)])
+
+    def store_words(self, address: Number, words: State, when: Number) -> None:
+        self._store("st.global.v4.b32 [$0], {$1, $2, $3, $4};", [address, *words], when)
+
+    def store_float32(self, address: Number, x: Number, when: Number) -> None:
+        self._store("st.global.f32 [$0], $1;", [address, x], when)
+
+    def modify(self, score: Number, b: Number, h: Number, t: Number, s: Number) -> Value:
+        assert self._modify is not None
+        return self._value("float32", self._modify(*(x.ir for x in (score, b, h, t, s))))
+
+    # control
+
+    def loop(
+        self, first: Number, past: Number, state: State, body: Callable[[Number, State], State]
+    ) -> State:
+        emit = self.builder
+        before = emit.block
+        begin, end = emit.append_basic_block("loop"), emit.append_basic_block("end")
+        emit.cbranch((first < past).ir, begin, end)
+        emit.position_at_end(begin)
+        index = emit.phi(_INT32)
+        index.add_incoming(first.ir, before)
+        entering = list(_leaves(state))
+        inside = [emit.phi(x.ir.type) for x in entering]
+        for phi, x in zip(inside, entering, strict=True):
+            phi.add_incoming(x.ir, before)
+        i = self._value("int32", index)
+        carried = _rebuild(state, iter(self._named(inside, entering)))
+        leaving = list(_leaves(self._apart(lambda: body(i, carried))))
+        following = i + 1
+        last = emit.block
+        index.add_incoming(following.ir, last)
+        for phi, x in zip(inside, leaving, strict=True):
+            phi.add_incoming(x.ir, last)
+        emit.cbranch((following < past).ir, begin, end)
+        emit.position_at_end(end)
+        return self._merge(state, [(before, entering), (last, leaving)])
+
+    def choose(
+        self,
+        condition: Number,
+        state: State,
+        then: Callable[[State], State],
+        otherwise: Callable[[State], State] = lambda state: state,
+    ) -> State:
+        emit = self.builder
+        yes, no = emit.append_basic_block("yes"), emit.append_basic_block("no")
+        end = emit.append_basic_block("end")
+        emit.cbranch(condition.ir, yes, no)
+        results = []
+        for block, body in ((yes, then), (no, otherwise)):
+            emit.position_at_end(block)
+            leaving = list(_leaves(self._apart(lambda: body(state))))  # noqa: B023
+            results.append((emit.block, leaving))
+            emit.branch(end)
+        emit.position_at_end(end)
+        return self._merge(state, results)
+
+    def _apart(self, body: Callable[[], State]) -> State:
+        """Run a branch or a turn with a thread number that LLVM takes for a new one.
+
+        What depends on it is computed where it is used: hoisted, the addresses of all branches
+        would hold more registers than a thread has.
+        """
+        outside = self.thread
+        self.anew()
+        state = body()
+        self.thread = outside
+        return state
+
+    def anew(self) -> None:
+        self.thread = self._asm("mov.b32 $0, $1;", ["int32"], [self.thread])[0]
+
+    def _named(self, values: list[ir.Value], like: list[Value]) -> list[Value]:
+        return [self._value(x.kind, value) for value, x in zip(values, like, strict=True)]
+
+    def _merge(self, state: State, results: list[tuple[ir.Block, list[Value]]]) -> State:
+        """Return the state after two ways to this block have met."""
+        like = results[0][1]
+        phis = [self.builder.phi(x.ir.type) for x in like]
+        for block, leaving in results:
+            for phi, x in zip(phis, leaving, strict=True):
+                phi.add_incoming(x.ir, block)
+        rebuilt: State = _rebuild(state, iter(self._named(phis, like)))
+        return rebuilt
+
+
+def _leaves(state: Any) -> Iterator[Value]:
+    """Yield the numbers of nested lists."""
+    if isinstance(state, list):
+        for part in state:
+            yield from _leaves(part)
+    else:
+        yield state
+
+
+def _rebuild(state: Any, values: Iterator[Value]) -> Any:
+    """Return nested lists of the same shape with other numbers."""
+    if isinstance(state, list):
+        return [_rebuild(part, values) for part in state]
+    return next(values)

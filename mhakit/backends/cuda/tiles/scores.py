@@ -1,0 +1,183 @@
+"""What happens to a tile of scores before softmax: changes, and which sources are hidden."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from mhakit.backends.cuda.tiles.fragments import lane_of, warp_of
+from mhakit.backends.cuda.tiles.machine import Machine, Number, State
+from mhakit.backends.cuda.tiles.variant import SOURCES, Variant
+
+__all__ = ["LOG2E", "Place", "Span", "change", "hide", "place_of", "seen_words"]
+
+LOG2E = 1.4426950408889634074
+_FAR = 2**30
+"""Further than any source is from any target: their numbers stay below `LIMIT`."""
+
+
+class Span(NamedTuple):
+    """Which sources a run of targets sees by band and length."""
+
+    first: Number
+    """int32, the first that some target sees"""
+    past: Number
+    all_first: Number
+    """int32, from here every target sees"""
+    all_past: Number
+
+
+class Place(NamedTuple):
+    """Where a block is at work."""
+
+    b: Number
+    h: Number
+    g: Number
+    first_row: Number
+    past_row: Number
+    """int32, the target after the block's last"""
+    offset: Number
+    """int64, the source position of target 0"""
+    left: Number
+    """int32, target t sees t + left <= s <= t + right"""
+    right: Number
+    length: Number
+    """int32, the sources that exist"""
+    span: Span
+
+
+def place_of(m: Machine, variant: Variant) -> Place:
+    """Find this block's work: tiles that see most come first, heads in sections.
+
+    A section's heads share the cache; within it, neighbours in the queue are other heads' tiles
+    of the same weight.
+    """
+    int32 = m.int32
+    pairs, tiles, section = (int32(m.field(n)) for n in ("pairs", "tiles", "section"))
+    T, H, ratio = (int32(m.field(n)) for n in ("T", "H", "ratio"))
+    part = m.block // (section * tiles)
+    rest = m.block - part * (section * tiles)
+    begin = part * section
+    heads = m.select(pairs - begin < section, pairs - begin, section)
+    turn = rest // heads
+    pair = begin + (rest - turn * heads)
+    tile = tiles - 1 - turn
+    b = pair // H
+    h = pair - b * H
+    first_row = tile * variant.rows
+    past_row = m.select(T - first_row < variant.rows, T, first_row + variant.rows)
+    offset = m.load_int64(m.field("offsets") + m.int64(b) * 8)
+    length = m.load_int64(m.field("lengths") + m.int64(b) * 8)
+    length = _within(m, length, 0, m.field("S"))
+    first, all_past = _seen(m, first_row, offset, length)
+    all_first, past = _seen(m, past_row - 1, offset, length)
+    length = m.int32(length)
+    left, right = offset - m.field("left"), offset + m.field("right")
+    left, right = (m.int32(_within(m, x, -_FAR, _FAR)) for x in (left, right))
+    span = Span(first, past, all_first, all_past)
+    return Place(b, h, h // ratio, first_row, past_row, offset, left, right, length, span)
+
+
+def _seen(m: Machine, t: Number, offset: Number, length: Number) -> tuple[Number, Number]:
+    """Return the first source that target t sees and the one after the last, within 0 to S."""
+    S = m.field("S")
+    position = m.int64(t) + offset
+    low = position - m.field("left")
+    high = position + m.field("right") + 1
+    high = m.select(high < length, high, length)
+    low, high = (m.int32(_within(m, x, 0, S)) for x in (low, high))
+    return low, high
+
+
+def _within(m: Machine, x: Number, low: Number, high: Number) -> Number:
+    """Return x, or the end of low to high that it is beyond."""
+    x = m.select(x < high, x, high)
+    return m.select(x > low, x, low)
+
+
+def _elements(
+    m: Machine, variant: Variant, place: Place, tile: Number, scores: list[list[State]]
+) -> Iterator[tuple[int, int, int, Number, Number]]:
+    """Yield group, n, i of each score, its row among this thread's, and its source."""
+    lane = lane_of(m)
+    column = tile * SOURCES + ((lane & 3) << 1)
+    for group in range(variant.groups):
+        for n in range(SOURCES // 8):
+            for i in range(4):
+                yield group, n, i, 2 * group + i // 2, column + (8 * n + i % 2)
+
+
+def _target(m: Machine, variant: Variant, place: Place, row: int) -> Number:
+    """Return the target of this thread's row; past the last one it belongs to nobody."""
+    return place.first_row + warp_of(m) * (16 * variant.groups) + (lane_of(m) >> 2) + 8 * row
+
+
+def _row(m: Machine, variant: Variant, place: Place, row: int) -> Number:
+    """Return the target of this thread's row, or the last one where there is none."""
+    t = _target(m, variant, place, row)
+    return m.select(t < place.past_row, t, place.past_row - 1)
+
+
+def _entry(m: Machine, name: str, place: Place, t: Number, s: Number) -> Number:
+    """Return the address of [b, h, t, s] of a broadcast array."""
+    S = m.int32(m.field("S"))
+    s = m.select(s < S, s, S - 1)
+    address = m.field(name)
+    for letter, index in (("b", place.b), ("h", place.h), ("t", t), ("s", s)):
+        address = address + m.int64(index) * m.field(f"{name}_{letter}")
+    return address
+
+
+def change(
+    m: Machine, variant: Variant, place: Place, tile: Number, scores: list[list[State]]
+) -> list[list[State]]:
+    """Scale, softcap, bias and score_mod, in this order, where the variant has any."""
+    if not variant.changes:
+        return scores
+    scores = [[list(four) for four in group] for group in scores]
+    rows = [_row(m, variant, place, row) for row in range(2 * variant.groups)]
+    scale, cap = m.field("scale"), m.field("softcap")
+    for group, n, i, row, s in _elements(m, variant, place, tile, scores):
+        t, x = rows[row], scores[group][n][i]
+        x = x * scale
+        if variant.softcap:
+            x = cap * _tanh(m, x * m.reciprocal(cap))
+        if variant.bias:
+            x = m.fma(x, 1.0, m.load_float32(_entry(m, "bias", place, t, s)))
+        if variant.score_mod:
+            position = m.int32(m.int64(t) + place.offset)
+            x = m.modify(x, place.b, place.h, position, s)
+        scores[group][n][i] = x
+    return scores
+
+
+def _tanh(m: Machine, x: Number) -> Number:
+    """Return tanh to 2^-22 absolutely: 1 - 2 / (1 + exp(2 x))."""
+    return m.fma(m.reciprocal(m.exp2(x * (2 * LOG2E)) + 1.0), -2.0, m.float32(1.0))
+
+
+def hide(
+    m: Machine, variant: Variant, place: Place, tile: Number, scores: list[list[State]]
+) -> list[list[State]]:
+    """Return scores with -inf for every source that its target does not see."""
+    scores = [[list(four) for four in group] for group in scores]
+    for group, n, i, row, s in _elements(m, variant, place, tile, scores):
+        t = _target(m, variant, place, row)
+        seen = (s - t >= place.left) & (s - t <= place.right) & (s < place.length)
+        if variant.mask:
+            t = _row(m, variant, place, row)
+            seen = seen & m.load_bool(_entry(m, "mask", place, t, s))
+        scores[group][n][i] = m.select(seen, scores[group][n][i], float("-inf"))
+    return scores
+
+
+def seen_words(m: Machine, scores: list[list[State]]) -> list[Number]:
+    """Return a bit for each score, whether its source is seen, 32 to a word."""
+    flat = [x for group in scores for four in group for x in four]
+    words = []
+    for begin in range(0, len(flat), 32):
+        word = m.word(0)
+        for i, x in enumerate(flat[begin : begin + 32]):
+            word = word | (m.word(x != float("-inf")) << i)
+        words.append(word)
+    return words

@@ -1,0 +1,128 @@
+"""Values that are no numbers, where some targets of a tile may not see them.
+
+A product with a weight of 0 would hand NaN to everybody. So where a tile hides anything, the
+values are looked at; what is no finite number is replaced by 0, which changes no bit for those
+who may not see it, and noted for those who may: mma counts, for each target and column, the NaN,
++inf and -inf that it sees. What was noted is added to the finished sums.
+"""
+
+from __future__ import annotations
+
+from mhakit.backends.cuda.tiles.fragments import add_product, chunks_of
+from mhakit.backends.cuda.tiles.machine import Machine, Number, State
+from mhakit.backends.cuda.tiles.variant import SOURCES, Variant
+
+__all__ = ["add_marked", "clear_marks", "has_specials", "mark_specials", "sort_out"]
+
+_BITS = {"bfloat16": (0x7F80, 0x007F, 0x3F80), "float16": (0x7C00, 0x03FF, 0x3C00)}
+"""Of a 16-bit number: the exponent, the mantissa, and 1.0."""
+_COUNTS = {"bfloat16": (0x3D80, 0x4180, 0x4580), "float16": (0x2C00, 0x4C00, 0x6C00)}
+"""2^-4, 2^4 and 2^12: what a NaN, a +inf and a -inf count for; 16 sources add up without a carry."""
+
+
+def has_specials(m: Machine, variant: Variant) -> Number:
+    """Return whether this thread copied a value that is not finite; its copies have arrived."""
+    exponent = _BITS[variant.dtype][0]
+    found = m.word(0)
+    for row, chunk in chunks_of(m, variant, variant.value, SOURCES):
+        for word in m.load_shared(variant.value.place(row, chunk) + variant.value.start):
+            for shift in (0, 16):
+                mask = exponent << shift
+                found = found | m.word((word & mask) == mask)
+    return found != 0
+
+
+def clear_marks(m: Machine, variant: Variant) -> None:
+    """Note that no element of the output has a special yet."""
+    for group in range(variant.groups):
+        for n in range(variant.E // 8):
+            m.store_shared(_mark_of(m, variant, group, n), [m.word(0)])
+
+
+def mark_specials(m: Machine, variant: Variant, seen: list[Number]) -> None:
+    """Note which elements of the output get a NaN or an infinity, after `sort_out` and a barrier.
+
+    ``seen`` are the words of `mhakit.backends.cuda.tiles.scores.seen_words`.
+    """
+    one = _BITS[variant.dtype][2]
+
+    # loops of the device: unrolled, they would need more registers than there are
+    def of_sources(k: Number, state: State) -> State:
+        flags = [
+            [_pair(m, word >> m.word(k << 3), bit, one) for bit in (0, 2, 4, 6)] for word in seen
+        ]
+
+        def of_columns(pair: Number, state: State) -> State:
+            none = [[[m.float32(0.0)] * 4 for _ in (0, 1)] for _ in range(variant.groups)]
+            counts = add_product(m, variant.kinds, flags, k, pair, none)
+            for group in range(variant.groups):
+                for half in (0, 1):
+                    place = _mark_of(m, variant, group, 2 * pair + half)
+                    mark = m.load_word(place)
+                    for i, count in enumerate(counts[group][half]):
+                        mark = mark | (_kinds_in(m, m.word(m.int32(count * 16.0))) << (8 * i))
+                    m.store_shared(place, [mark])
+            return state
+
+        return m.loop(m.int32(0), m.int32(variant.E // 16), state, of_columns)
+
+    m.loop(m.int32(0), m.int32(SOURCES // 16), [], of_sources)
+
+
+def add_marked(m: Machine, variant: Variant, sums: list[list[State]]) -> list[list[State]]:
+    """Return sums + the NaN and infinities that were noted for each."""
+    added: list[list[State]] = []
+    for group, columns in enumerate(sums):
+        added.append([])
+        for n, four in enumerate(columns):
+            mark = m.load_word(_mark_of(m, variant, group, n))
+            added[group].append([_with(m, x, mark >> (8 * i)) for i, x in enumerate(four)])
+    return added
+
+
+def _mark_of(m: Machine, variant: Variant, group: int, n: Number) -> Number:
+    """Return where the marks of four of this thread's sums are, a byte each."""
+    row = n + group * (variant.E // 8)
+    return (m.thread << 2) + (row * (variant.threads * 4) + variant.marks)
+
+
+def _kinds_in(m: Machine, count: Number) -> Number:
+    """Return a bit each for NaN, +inf and -inf where one was counted."""
+    some = [m.word((count & (0xFF << shift)) != 0) for shift in (0, 8, 16)]
+    return some[0] | (some[1] << 1) | (some[2] << 2)
+
+
+def _pair(m: Machine, word: Number, bit: int, one: int) -> Number:
+    """Return two flags as two 16-bit numbers, 0 or 1."""
+    low, high = (word >> bit) & 1, (word >> (bit + 1)) & 1
+    return low * one | high * (one << 16)
+
+
+def sort_out(m: Machine, variant: Variant) -> None:
+    """Put 0 for each value that is not finite, and what it counts for into the tile of kinds."""
+    value, kinds = variant.value, variant.kinds
+    exponent, mantissa, _ = _BITS[variant.dtype]
+    nan, positive, negative = _COUNTS[variant.dtype]
+    for row, chunk in chunks_of(m, variant, value, SOURCES):
+        place = value.place(row, chunk)
+        kept, counted = [], []
+        for word in m.load_shared(place + value.start):
+            clean, kind = m.word(0), m.word(0)
+            for shift in (0, 16):
+                number = (word >> shift) & 0xFFFF
+                special = (number & exponent) == exponent
+                infinite = m.select(number >= 0x8000, m.word(negative), m.word(positive))
+                which = m.select((number & mantissa) == 0, infinite, m.word(nan))
+                clean = clean | (m.select(special, m.word(0), number) << shift)
+                kind = kind | (m.select(special, which, m.word(0)) << shift)
+            kept.append(clean)
+            counted.append(kind)
+        m.store_shared(place + value.start, kept)
+        m.store_shared(place + kinds.start, counted)
+
+
+def _with(m: Machine, x: Number, mark: Number) -> Number:
+    """Add what was noted."""
+    for bit, special in ((1, float("nan")), (2, float("inf")), (4, float("-inf"))):
+        x = x + m.select((mark & bit) != 0, m.float32(special), m.float32(0.0))
+    return x
