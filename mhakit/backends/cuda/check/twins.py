@@ -26,6 +26,7 @@ def run_twin(
     variant: Variant | None = None,
     *,
     kernel: Callable[[Any, Variant], None] = attend,
+    machine: type[Twin] = Twin,
     skew: int = 0,
 ) -> tuple[Array, Array]:
     """Return the output, (B, H, T, E), and lse, (B, H, T), that a kernel gives.
@@ -61,7 +62,7 @@ def run_twin(
     if modify is not None:
         modify = _with_args(modify, problem.score_args)
     for block in range(blocks_of(on_device, variant)):
-        twin = Twin(
+        twin = machine(
             variant.dtype, variant.threads, block, variant.shared_bytes, memory, fields, modify
         )
         with np.errstate(invalid="ignore", divide="ignore", under="ignore", over="raise"):

@@ -43,17 +43,24 @@ def variant_of(problem: Problem) -> Variant:
     """Return the kernel that takes a problem."""
     assert problem.value is not None
     query, value = view_of(problem.query), view_of(problem.value)
-    return Variant(
+    variant = Variant(
         query.dtype.name,
         query.shape[3],
         value.shape[3],
-        rows=64 if query.shape[2] <= 64 else 128,
+        rows=64,
         warps=4,
         softcap=problem.softcap != 0,
         bias=problem.bias is not None,
         mask=problem.mask is not None,
         score_mod=problem.score_mod is not None,
     )
+    return variant._replace(rows=128) if query.shape[2] > 64 and _fits(variant) else variant
+
+
+def _fits(variant: Variant) -> bool:
+    """Whether 128 targets fit the registers of 4 warps; the compile check holds it to that."""
+    widest = max(variant.D, variant.E)
+    return not variant.hides_anywhere and widest <= (96 if variant.softcap else 128)
 
 
 def blocks_of(problem: Problem, variant: Variant) -> int:

@@ -22,22 +22,50 @@ SIGNATURE = (
 )
 
 
-def program(variant: Variant, kernel: Callable[..., None] = attend) -> Callable[..., None]:
-    """Return a Python function of `SIGNATURE` that Numba compiles into the kernel."""
+def program(
+    variant: Variant,
+    kernel: Callable[..., None] = attend,
+    score_mod: Callable[..., Any] | None = None,
+) -> Callable[..., None]:
+    """Return a Python function of `SIGNATURE` that Numba compiles into the kernel.
 
-    @intrinsic
-    def body(typing: Any, integers: Any, floats: Any) -> Any:
+    With a ``score_mod`` it takes a tuple of its further arguments after them.
+    """
+    modifier = None
+    if score_mod is not None:
+        modifier = cuda.jit(device=True)(getattr(score_mod, "py_func", score_mod))
+
+    def typed(typing: Any, integers: Any, floats: Any, arguments: Any) -> Any:
+        numbers = (types.float32, *[types.int32] * 4, *arguments)
+        if modifier is not None:
+            kind = typing.resolve_value_type(modifier)
+            call = kind.get_call_type(typing, numbers, {})
+
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            fields = [
+            parts = [
                 [builder.extract_value(part, i) for i in range(len(kind))]
                 for part, kind in zip(args, signature.args, strict=True)
             ]
-            kernel(Ptx(builder, variant.dtype, *fields), variant)
+
+            def modify(*numbers: Any) -> Any:
+                function = context.get_function(kind, call)
+                result = function(builder, [*numbers, *parts[2]])
+                return context.cast(builder, result, call.return_type, types.float32)
+
+            kernel(Ptx(builder, variant.dtype, *parts[:2], modify=modify), variant)
             return context.get_dummy_value()
 
-        return types.void(integers, floats), codegen
+        return types.void(integers, floats, arguments), codegen
 
-    def run(integers, floats):
-        body(integers, floats)
+    body = intrinsic(typed)
+    if modifier is None:
+
+        def run(integers, floats):
+            body(integers, floats, ())
+
+    else:
+
+        def run(integers, floats, arguments):
+            body(integers, floats, arguments)
 
     return run

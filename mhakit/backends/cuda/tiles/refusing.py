@@ -1,0 +1,77 @@
+"""Which problems the tile kernels take."""
+
+from __future__ import annotations
+
+from math import isfinite
+
+from mhakit.backends.cuda.tiles.call import View, blocks_of, variant_of, view_of
+from mhakit.problem import Problem
+
+__all__ = ["LIMIT", "WIDTHS", "refusal"]
+
+WIDTHS = (32, 64, 80, 96, 128, 256)
+LIMIT = 2**28
+"""Targets and sources: positions are counted in 32 bits."""
+
+
+def refusal(problem: Problem, capability: tuple[int, int]) -> str | None:
+    """Return why the tile kernels do not take a problem, or None where they do.
+
+    Parameters
+    ----------
+    problem : Problem
+        Its arrays lie on a device, ``query_offset`` and ``key_lengths`` too; nothing of them but
+        address, shape, strides and dtype is read.
+    capability : (int, int)
+        The device's compute capability.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mhakit.api.arguments import as_problem
+    >>> x = np.ones((1, 1, 4, 64), np.float16)
+    >>> problem, _ = as_problem(x, x, x)
+    >>> refusal(problem, (9, 0))
+    >>> refusal(problem, (7, 5))
+    'the device has compute capability 7.5, tile kernels need 8.0'
+    """
+    assert problem.value is not None
+    if capability < (8, 0):
+        return (
+            f"the device has compute capability {capability[0]}.{capability[1]}, "
+            "tile kernels need 8.0"
+        )
+    query, key, value = (view_of(x) for x in (problem.query, problem.key, problem.value))
+    if query.dtype.name not in ("bfloat16", "float16"):
+        return f"the dtype is {query.dtype.name}, tile kernels take bfloat16 and float16"
+    for letter, width in (("D", query.shape[3]), ("E", value.shape[3])):
+        if width not in WIDTHS:
+            return f"{letter} is {width}, tile kernels take {', '.join(map(str, WIDTHS))}"
+    if not (problem.scale > 0 and isfinite(problem.scale)):
+        return f"scale is {problem.scale}, tile kernels take a finite one above 0"
+    for letter, size in (("T", query.shape[2]), ("S", key.shape[2])):
+        if size > LIMIT:
+            return f"{letter} is {size}, tile kernels take {LIMIT}"
+    if blocks_of(problem, variant_of(problem)) >= 2**31:
+        return f"B * H * T is {query.shape[0] * query.shape[1] * query.shape[2]}, too many blocks"
+    for name, view in (("query", query), ("key", key), ("value", value)):
+        reason = _misplaced(name, view)
+        if reason:
+            return reason
+    if problem.bias is not None:
+        bias = view_of(problem.bias)
+        if bias.dtype.name != "float32":
+            return f"bias is {bias.dtype.name}, tile kernels read float32"
+        if any(number % 4 for number in (bias.address, *bias.strides)):
+            return "bias does not lie at multiples of 4 bytes"
+    return None
+
+
+def _misplaced(name: str, view: View) -> str | None:
+    """Return why an array cannot be read 16 bytes at a time."""
+    if view.strides[3] != view.dtype.itemsize:
+        return f"neighbours along the last axis of {name} are {view.strides[3]} bytes apart"
+    steps = [step for step, size in zip(view.strides[:3], view.shape, strict=False) if size > 1]
+    if any(number % 16 for number in (view.address, *steps)):
+        return f"rows of {name} do not begin at multiples of 16 bytes"
+    return None
