@@ -1,5 +1,7 @@
 """Wrong kernels: each is planted, and what checks the tile kernels must find it."""
 
+from contextlib import suppress
+
 import ml_dtypes
 import numpy as np
 import pytest
@@ -192,10 +194,8 @@ def test_a_chunk_that_is_read_elsewhere_than_it_was_written_is_found(monkeypatch
         return place + (rows * self.pitch + (chunks * 16 + self.start))
 
     monkeypatch.setattr(Layout, "step", step)
-    try:
+    with suppress(Fault):
         assert not is_right()
-    except Fault:
-        pass
 
 
 def test_a_hidden_value_that_is_multiplied_is_found(monkeypatch):

@@ -126,9 +126,7 @@ def faults_of(report: Report) -> list[str]:
     """Return what is wrong with a compiled variant, nothing where all is well."""
     faults = []
     if report.registers > report.variant.registers:
-        faults.append(
-            f"{report.registers} registers, its budget is {report.variant.registers}"
-        )
+        faults.append(f"{report.registers} registers, its budget is {report.variant.registers}")
     for name in ("stack", "spill_stores", "spill_loads"):
         if getattr(report, name):
             faults.append(f"{getattr(report, name)} bytes of {name.replace('_', ' ')}")

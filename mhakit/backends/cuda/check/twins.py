@@ -50,13 +50,14 @@ def run_twin(
     lse = np.full((B, H, T), np.nan, np.float32)
     single = (None if x is None else np.ascontiguousarray(x, np.float32) for x in (problem.sinks,))
     bias = None if problem.bias is None else problem.bias.astype(np.float32, copy=False)
-    on_device: Any = problem._replace(
+    there: dict[str, Any] = dict(
         query=at(problem.query, skew=skew), key=at(problem.key), value=at(problem.value),
         mask=at(problem.mask), bias=at(bias), sinks=at(next(single)),
         query_offset=at(problem.query_offset), key_lengths=at(problem.key_lengths),
     )  # fmt: skip
+    on_device = problem._replace(**there)
     numbers = fields_of(on_device, variant, at(out, output=True), at(lse, output=True))
-    fields = {name: np.int64(numbers[name]) for name in INTEGERS}
+    fields: dict[str, Any] = {name: np.int64(numbers[name]) for name in INTEGERS}
     fields |= {name: np.float32(numbers[name]) for name in FLOATS}
     modify = problem.score_mod
     if modify is not None:

@@ -7,6 +7,8 @@ online, in powers of two.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from mhakit.backends.cuda.tiles.fragments import (
     add_product,
     as_operand,
@@ -37,9 +39,7 @@ def attend(m: Machine, variant: Variant) -> None:
 
     def start_of(name: str, head: Number) -> Number:
         return (
-            m.field(name)
-            + m.int64(b) * m.field(f"{name}_b")
-            + m.int64(head) * m.field(f"{name}_h")
+            m.field(name) + m.int64(b) * m.field(f"{name}_b") + m.int64(head) * m.field(f"{name}_h")
         )
 
     key, value = start_of("key", g), start_of("value", g)
@@ -89,9 +89,16 @@ def attend(m: Machine, variant: Variant) -> None:
 
         (special,) = m.choose(hides, [tile < 0], look, pass_by)
 
+        def clear(state: State) -> State:
+            clear_marks(m, variant)
+            return state
+
+        def copy_next(state: State) -> State:
+            copy_keys(tile + 1)
+            return state
 
         def note(state: State) -> State:
-            m.choose(marked, [], lambda state: state, lambda _: clear_marks(m, variant) or [])
+            m.choose(marked, [], lambda state: state, clear)
             sort_out(m, variant)
             m.barrier()
             mark_specials(m, variant, seen)
@@ -99,7 +106,7 @@ def attend(m: Machine, variant: Variant) -> None:
             return state
 
         m.choose(special, [], note)
-        m.choose(tile + 1 < stop, [], lambda _: copy_keys(tile + 1) or [])
+        m.choose(tile + 1 < stop, [], copy_next)
         for pair in range(variant.E // 16):
             columns = [group[2 * pair : 2 * pair + 2] for group in sums]
             for k in range(SOURCES // 16):
@@ -147,9 +154,7 @@ def _start(m: Machine, variant: Variant, h: Number) -> State:
 
     none = [m.float32(float("-inf")), m.float32(0.0)]
     top, total = m.choose(sinks != 0, none, load)
-    sums = [
-        [[m.float32(0.0)] * 4 for _ in range(variant.E // 8)] for _ in range(variant.groups)
-    ]
+    sums = [[[m.float32(0.0)] * 4 for _ in range(variant.E // 8)] for _ in range(variant.groups)]
     return [sums, [top] * (2 * variant.groups), [total] * (2 * variant.groups), h < 0]
 
 
@@ -192,16 +197,14 @@ def _weigh(
     return sums, tops, totals, packed
 
 
-def _across(m: Machine, x: Number, join) -> Number:
+def _across(m: Machine, x: Number, join: Callable[[Number, Number], Number]) -> Number:
     """Join a number of the four lanes that share a row."""
     for mask in (1, 2):
         x = join(x, m.shuffle(x, mask))
     return x
 
 
-def _store_lse(
-    m: Machine, variant: Variant, place: Place, tops: State, totals: State
-) -> None:
+def _store_lse(m: Machine, variant: Variant, place: Place, tops: State, totals: State) -> None:
     """Write the natural log of each row's sum, float32 (B, H, T), where asked."""
     lse = m.field("lse")
 

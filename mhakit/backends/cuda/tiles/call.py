@@ -9,7 +9,7 @@ import numpy as np
 from mhakit.backends.cuda.tiles.variant import Variant
 from mhakit.problem import Problem
 
-__all__ = ["LOG2E", "View", "blocks_of", "fields_of", "variant_of", "view_of"]
+__all__ = ["LOG2E", "View", "blocks_of", "fields_of", "tiled", "variant_of", "view_of"]
 
 LOG2E = 1.4426950408889634074
 _SECTION = 16
@@ -43,24 +43,30 @@ def variant_of(problem: Problem) -> Variant:
     """Return the kernel that takes a problem."""
     assert problem.value is not None
     query, value = view_of(problem.query), view_of(problem.value)
-    variant = Variant(
-        query.dtype.name,
-        query.shape[3],
-        value.shape[3],
-        rows=64,
-        warps=4,
-        softcap=problem.softcap != 0,
-        bias=problem.bias is not None,
-        mask=problem.mask is not None,
-        score_mod=problem.score_mod is not None,
+    return tiled(
+        Variant(
+            query.dtype.name,
+            query.shape[3],
+            value.shape[3],
+            rows=64,
+            warps=4,
+            softcap=problem.softcap != 0,
+            bias=problem.bias is not None,
+            mask=problem.mask is not None,
+            score_mod=problem.score_mod is not None,
+        ),
+        query.shape[2],
     )
-    return variant._replace(rows=128) if query.shape[2] > 64 and _fits(variant) else variant
 
 
-def _fits(variant: Variant) -> bool:
-    """Whether 128 targets fit the registers of 4 warps; the compile check holds it to that."""
+def tiled(variant: Variant, T: int) -> Variant:
+    """Return the variant with as many targets to a block as T fills and registers hold.
+
+    The compile check holds it to having no spills.
+    """
     widest = max(variant.D, variant.E)
-    return not variant.hides_anywhere and widest <= (96 if variant.softcap else 128)
+    fits = not variant.hides_anywhere and widest <= (96 if variant.softcap else 128)
+    return variant._replace(rows=128 if fits and T > 64 else 64)
 
 
 def blocks_of(problem: Problem, variant: Variant) -> int:

@@ -75,9 +75,7 @@ def score_products(m: Machine, variant: Variant) -> list[list[State]]:
     rows = warp_of(m) * (16 * variant.groups) + (lane & 15)
     queries = query.place(rows, lane >> 4)
     keys = key.place((lane & 7) + ((lane >> 4) << 3), (lane >> 3) & 1)
-    scores = [
-        [[m.float32(0.0)] * 4 for _ in range(SOURCES // 8)] for _ in range(variant.groups)
-    ]
+    scores = [[[m.float32(0.0)] * 4 for _ in range(SOURCES // 8)] for _ in range(variant.groups)]
     for k in range(variant.D // 16):
         asked = [
             m.load_matrices(query.step(queries, 16 * group, 2 * k), transposed=False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 from numba import cuda, types
@@ -52,20 +51,17 @@ def program(
                 result = function(builder, [*numbers, *parts[2]])
                 return context.cast(builder, result, call.return_type, types.float32)
 
-            kernel(Ptx(builder, variant.dtype, *parts[:2], modify=modify), variant)
+            kernel(Ptx(builder, variant.dtype, parts[0], parts[1], modify), variant)
             return context.get_dummy_value()
 
         return types.void(integers, floats, arguments), codegen
 
     body = intrinsic(typed)
-    if modifier is None:
 
-        def run(integers, floats):
-            body(integers, floats, ())
+    def run(integers, floats):
+        body(integers, floats, ())
 
-    else:
+    def run_modified(integers, floats, arguments):
+        body(integers, floats, arguments)
 
-        def run(integers, floats, arguments):
-            body(integers, floats, arguments)
-
-    return run
+    return run if modifier is None else run_modified

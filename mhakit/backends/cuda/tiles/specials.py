@@ -17,7 +17,7 @@ __all__ = ["add_marked", "clear_marks", "has_specials", "mark_specials", "sort_o
 _BITS = {"bfloat16": (0x7F80, 0x007F, 0x3F80), "float16": (0x7C00, 0x03FF, 0x3C00)}
 """Of a 16-bit number: the exponent, the mantissa, and 1.0."""
 _COUNTS = {"bfloat16": (0x3D80, 0x4180, 0x4580), "float16": (0x2C00, 0x4C00, 0x6C00)}
-"""2^-4, 2^4 and 2^12: what a NaN, a +inf and a -inf count for; 16 sources add up without a carry."""
+"""2^-4, 2^4 and 2^12: what a NaN, a +inf and a -inf count for; 16 sources need no carry."""
 
 
 def has_specials(m: Machine, variant: Variant) -> Number:

@@ -50,7 +50,7 @@ class Twin:
         return self._fields[name]
 
     def int32(self, x: Number) -> Number:
-        wide = np.asarray(x)
+        wide: Any = np.asarray(x)
         with np.errstate(invalid="ignore"):
             narrow = wide.astype(np.int32)
         if wide.dtype.kind != "f" and (narrow != wide).any():
@@ -103,9 +103,13 @@ class Twin:
         """Round float32 to 16 bits, to nearest even."""
         with np.errstate(over="ignore"):
             if self.half == "float16":
-                return np.asarray(x, np.float32).astype(np.float16).view(np.uint16).astype(np.uint32)
+                return (
+                    np.asarray(x, np.float32).astype(np.float16).view(np.uint16).astype(np.uint32)
+                )
         bits = np.atleast_1d(np.asarray(x, np.float32)).view(np.uint32)
-        rounded = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
+        rounded = (
+            bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
+        ) >> np.uint32(16)
         return np.where(np.isnan(x), np.uint32(0x7FFF), rounded).astype(np.uint32)
 
     def _wide(self, bits: Array) -> Array:

@@ -1,0 +1,33 @@
+"""The variants that the checks go through: all that a problem can be given."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any
+
+from mhakit.backends.cuda.tiles.call import tiled
+from mhakit.backends.cuda.tiles.refusing import WIDTHS
+from mhakit.backends.cuda.tiles.variant import Variant
+
+__all__ = ["VARIANTS"]
+
+_FLAGS: tuple[dict[str, Any], ...] = (
+    {},
+    {"softcap": True},
+    {"bias": True},
+    {"mask": True},
+    {"score_mod": True},
+    {"softcap": True, "bias": True, "mask": True, "score_mod": True},
+)
+_PAIRS = [(width, width) for width in WIDTHS] + [(64, 128), (128, 64), (256, 64), (64, 256)]
+
+
+def _all() -> tuple[Variant, ...]:
+    found = [
+        tiled(Variant(dtype, D, E, 64, 4, **flags), T)
+        for (D, E), dtype, T, flags in product(_PAIRS, ("bfloat16", "float16"), (64, 128), _FLAGS)
+    ]
+    return tuple(dict.fromkeys(found))
+
+
+VARIANTS = _all()
