@@ -28,11 +28,9 @@ compiles = pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT or "it compiles")
 EVERYTHING = "bfloat16-D128-64x64-4w-softcap-bias-mask-score_mod"
 SUBSET = [
     ("bfloat16-D64-128x64-4w", (8, 0)),
-    ("bfloat16-D64-64x64-4w", (9, 0)),
     ("bfloat16-D128-128x64-4w", (9, 0)),
-    ("float16-D128-128x64-4w", (8, 0)),
-    ("bfloat16-D128-64x64-4w", (9, 0)),
-    ("float16-D128-128x64-4w-softcap", (9, 0)),
+    ("float16-D128-64x64-4w", (8, 0)),
+    ("float16-D128-64x64-4w-softcap", (9, 0)),
     ("bfloat16-D256-64x64-4w", (9, 0)),
     (EVERYTHING, (9, 0)),
 ]
@@ -56,11 +54,13 @@ def test_a_variant_compiles_within_its_budget(name, capability):
 
 @compiles
 def test_a_spilled_tile_is_found():
-    report = compile_variant(variant_named("bfloat16-D128-64x64-4w"), (9, 0), registers=128)
-    assert report.spill_stores > 0
-    assert any("spill stores" in fault for fault in faults_of(report))
     wide = variant_named("bfloat16-D128-64x64-4w")._replace(rows=256)
-    assert any("stack" in fault for fault in faults_of(compile_variant(wide, (9, 0))))
+    report = compile_variant(wide, (9, 0))
+    assert report.spill_stores > 0
+    assert report.stack > 0
+    faults = faults_of(report)
+    assert any("bytes of spill stores" in fault for fault in faults)
+    assert any("bytes of stack" in fault for fault in faults)
 
 
 @compiles
@@ -68,8 +68,9 @@ def test_a_kernel_that_computes_in_float64_or_without_tensor_cores_is_found():
     def wide(m, variant):
         attend(m, variant)
         factor = m.builder.fpext(m.field("factor").ir, _double())
-        square = m.builder.fptrunc(m.builder.fmul(factor, factor), m.field("factor").ir.type)
-        m.store_float32(m.field("lse"), m._value("float32", square), m.thread < 1)
+        cube = m.builder.fmul(m.builder.fmul(factor, factor), factor)
+        narrow = m.builder.fptrunc(cube, m.field("factor").ir.type)
+        m.store_float32(m.field("lse"), m._value("float32", narrow), m.thread < 1)
 
     def empty(m, variant):
         m.store_float32(m.field("lse"), m.float32(0.0), m.thread < 1)

@@ -78,9 +78,8 @@ def compile_variant(
     capability: tuple[int, int],
     *,
     kernel: Callable[[Any, Variant], None] = attend,
-    registers: int | None = None,
 ) -> Report:
-    """Compile one variant; ``registers`` allows fewer than its budget."""
+    """Compile one variant for a compute capability."""
     require_compiler()
     from cuda.core import Linker, LinkerOptions, ObjectCode
     from numba import cuda, types
@@ -104,7 +103,6 @@ def compile_variant(
             arch=arch,
             link_time_optimization=True,
             ptxas_options=["-v"],
-            max_register_count=registers,
         ),
     )
     linker.link("cubin")
@@ -127,9 +125,11 @@ def faults_of(report: Report) -> list[str]:
     faults = []
     if report.registers > report.variant.registers:
         faults.append(f"{report.registers} registers, its budget is {report.variant.registers}")
-    for name in ("stack", "spill_stores", "spill_loads"):
-        if getattr(report, name):
-            faults.append(f"{getattr(report, name)} bytes of {name.replace('_', ' ')}")
+    faults += [
+        f"{getattr(report, name)} bytes of {name.replace('_', ' ')}"
+        for name in ("stack", "spill_stores", "spill_loads")
+        if getattr(report, name)
+    ]
     faults += [f"no {name}" for name in _NEEDED if not report.counts[name]]
     faults += [
         f"{report.counts[name]} instructions of {name}"

@@ -51,6 +51,7 @@ def trial_of(variant: Variant, rng: np.random.Generator) -> Trial:
 
 
 def dtype_of(name: str) -> np.dtype[Any]:
+    """Return the 16-bit dtype of that name."""
     if name == "float16":
         return np.dtype(np.float16)
     import ml_dtypes

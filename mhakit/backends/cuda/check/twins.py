@@ -48,13 +48,13 @@ def run_twin(
     dtype = problem.query.dtype
     out = np.full((B, H, T, problem.value.shape[3]), np.nan, dtype)
     lse = np.full((B, H, T), np.nan, np.float32)
-    single = (None if x is None else np.ascontiguousarray(x, np.float32) for x in (problem.sinks,))
+    sinks = None if problem.sinks is None else np.ascontiguousarray(problem.sinks, np.float32)
     bias = None if problem.bias is None else problem.bias.astype(np.float32, copy=False)
-    there: dict[str, Any] = dict(
-        query=at(problem.query, skew=skew), key=at(problem.key), value=at(problem.value),
-        mask=at(problem.mask), bias=at(bias), sinks=at(next(single)),
-        query_offset=at(problem.query_offset), key_lengths=at(problem.key_lengths),
-    )  # fmt: skip
+    there: dict[str, Any] = {
+        "query": at(problem.query, skew=skew), "key": at(problem.key), "value": at(problem.value),
+        "mask": at(problem.mask), "bias": at(bias), "sinks": at(sinks),
+        "query_offset": at(problem.query_offset), "key_lengths": at(problem.key_lengths),
+    }  # fmt: skip
     on_device = problem._replace(**there)
     numbers = fields_of(on_device, variant, at(out, output=True), at(lse, output=True))
     fields: dict[str, Any] = {name: np.int64(numbers[name]) for name in INTEGERS}

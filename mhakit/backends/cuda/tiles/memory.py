@@ -74,7 +74,7 @@ class GlobalMemory:
 
     def check_written(self) -> None:
         """Raise unless every byte of every element of the outputs was written."""
-        for _, array, flat, written in self._arrays:
+        for _, array, _flat, written in self._arrays:
             if written is None:
                 continue
             low, _ = np.lib.array_utils.byte_bounds(array)
@@ -91,10 +91,11 @@ def _bytes(low: int, size: int, owner: Array) -> NDArray[np.uint8]:
     """Return the bytes of memory that an array lies in; it keeps the array alive."""
 
     class Holder:
-        __array_interface__ = {
-            "version": 3, "typestr": "|u1", "shape": (size,), "data": (low, False),
-        }  # fmt: skip
-        kept = owner
+        def __init__(self) -> None:
+            self.kept = owner
+            self.__array_interface__ = {
+                "version": 3, "typestr": "|u1", "shape": (size,), "data": (low, False),
+            }  # fmt: skip
 
     return np.asarray(Holder())
 
