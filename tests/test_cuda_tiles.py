@@ -224,6 +224,10 @@ def test_what_the_tile_kernels_do_not_take_has_a_reason():
     assert ask(change=lambda q, k, v: (q[..., ::-1], k, v)) == (
         "neighbours along the last axis of query are -2 bytes apart"
     )
+    wide = SIZES._replace(D=256)
+    assert ask(wide, mask=mask_for(wide)) == (
+        "a mask at a width of 256 does not fit the registers of a tile kernel"
+    )
     odd = np.zeros((2, 2, 150, 68), np.float16)
     assert ask(change=lambda q, k, v: (q, odd[..., :64], v)) == (
         "rows of key do not begin at multiples of 16 bytes"

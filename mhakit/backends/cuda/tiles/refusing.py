@@ -47,6 +47,8 @@ def refusal(problem: Problem, capability: tuple[int, int]) -> str | None:
     for letter, width in (("D", query.shape[3]), ("E", value.shape[3])):
         if width not in WIDTHS:
             return f"{letter} is {width}, tile kernels take {', '.join(map(str, WIDTHS))}"
+    if problem.mask is not None and 256 in (query.shape[3], value.shape[3]):
+        return "a mask at a width of 256 does not fit the registers of a tile kernel"
     if not (problem.scale > 0 and isfinite(problem.scale)):
         return f"scale is {problem.scale}, tile kernels take a finite one above 0"
     for letter, size in (("T", query.shape[2]), ("S", key.shape[2])):

@@ -50,11 +50,11 @@ class Twin:
         return self._fields[name]
 
     def int32(self, x: Number) -> Number:
-        wide: Any = np.asarray(x)
+        wide = np.asarray(x)
         with np.errstate(invalid="ignore"):
             narrow = wide.astype(np.int32)
         if wide.dtype.kind != "f" and (narrow != wide).any():
-            raise Fault(f"{wide.max()} does not fit an int32")
+            raise Fault("a number does not fit an int32")
         return narrow[()]
 
     def int64(self, x: Number) -> Number:
@@ -70,7 +70,8 @@ class Twin:
         kinds = {x.dtype for x in (then, otherwise) if isinstance(x, (np.ndarray, np.generic))}
         if len(kinds) != 1:
             raise TypeError(f"both numbers must be of one type, got {kinds}")
-        return np.where(condition, then, otherwise).astype(kinds.pop())[()]
+        chosen: Array = np.asarray(np.where(condition, then, otherwise), kinds.pop())
+        return chosen[()]
 
     def fma(self, a: Number, b: Number, c: Number) -> Number:
         wide = np.float64
