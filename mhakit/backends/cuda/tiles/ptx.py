@@ -9,100 +9,11 @@ from llvmlite import ir
 
 from mhakit.backends.cuda.tiles.fields import FLOATS, INTEGERS
 from mhakit.backends.cuda.tiles.machine import Number, State
+from mhakit.backends.cuda.tiles.value import FLOAT, INT32, INT64, TYPES, Value
 
-__all__ = ["Ptx", "Value"]
+__all__ = ["Ptx"]
 
-_BOOL, _INT32, _INT64, _FLOAT = ir.IntType(1), ir.IntType(32), ir.IntType(64), ir.FloatType()
-_TYPES = {"bool": _BOOL, "int32": _INT32, "word": _INT32, "int64": _INT64, "float32": _FLOAT}
 _LETTERS = {"int32": "r", "word": "r", "int64": "l", "float32": "f"}
-
-
-class Value:
-    """A number in a register, with Python's operators."""
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def __init__(self, builder: ir.IRBuilder, kind: str, value: ir.Value) -> None:
-        self.builder, self.kind, self.ir = builder, kind, value
-
-    def like(self, other: Number) -> ir.Value:
-        """Return the other operand, which is a Python number or of the same type."""
-        if isinstance(other, Value):
-            if other.kind != self.kind:
-                raise TypeError(f"both numbers must be {self.kind}, got {other.kind}")
-            return other.ir
-        return ir.Constant(_TYPES[self.kind], other)
-
-    def _with(self, other: Number, integer: str, real: str, swapped: bool = False) -> Value:
-        a, b = self.ir, self.like(other)
-        name = real if self.kind == "float32" else integer
-        return Value(
-            self.builder, self.kind, getattr(self.builder, name)(*((b, a) if swapped else (a, b)))
-        )
-
-    def __add__(self, other: Number) -> Value:
-        return self._with(other, "add", "fadd")
-
-    def __sub__(self, other: Number) -> Value:
-        return self._with(other, "sub", "fsub")
-
-    def __rsub__(self, other: Number) -> Value:
-        return self._with(other, "sub", "fsub", swapped=True)
-
-    def __mul__(self, other: Number) -> Value:
-        return self._with(other, "mul", "fmul")
-
-    def __floordiv__(self, other: Number) -> Value:
-        return self._with(other, "udiv", "none")
-
-    def __mod__(self, other: Number) -> Value:
-        return self._with(other, "urem", "none")
-
-    def __and__(self, other: Number) -> Value:
-        return self._with(other, "and_", "none")
-
-    def __or__(self, other: Number) -> Value:
-        return self._with(other, "or_", "none")
-
-    def __xor__(self, other: Number) -> Value:
-        return self._with(other, "xor", "none")
-
-    def __lshift__(self, other: Number) -> Value:
-        return self._with(other, "shl", "none")
-
-    def __rshift__(self, other: Number) -> Value:
-        return self._with(other, "lshr", "none")
-
-    __radd__, __rmul__ = __add__, __mul__
-
-    def __neg__(self) -> Value:
-        return -0.0 - self  # the LLVM of NVVM has no fneg
-
-    def _compare(self, operator: str, other: Number) -> Value:
-        b, emit = self.like(other), self.builder
-        if self.kind == "float32":
-            ordered = emit.fcmp_unordered if operator == "!=" else emit.fcmp_ordered
-            return Value(emit, "bool", ordered(operator, self.ir, b))
-        integer = emit.icmp_unsigned if self.kind == "word" else emit.icmp_signed
-        return Value(emit, "bool", integer(operator, self.ir, b))
-
-    def __lt__(self, other: Number) -> Value:
-        return self._compare("<", other)
-
-    def __le__(self, other: Number) -> Value:
-        return self._compare("<=", other)
-
-    def __gt__(self, other: Number) -> Value:
-        return self._compare(">", other)
-
-    def __ge__(self, other: Number) -> Value:
-        return self._compare(">=", other)
-
-    def __eq__(self, other: object) -> Value:  # type: ignore[override]
-        return self._compare("==", other)
-
-    def __ne__(self, other: object) -> Value:  # type: ignore[override]
-        return self._compare("!=", other)
 
 
 class Ptx:
@@ -132,7 +43,7 @@ class Ptx:
 
     def _special(self, register: str) -> Value:
         name = f"llvm.nvvm.read.ptx.sreg.{register}"
-        return self._value("int32", self._call(name, _INT32, []))
+        return self._value("int32", self._call(name, INT32, []))
 
     def _shared_base(self) -> ir.Value:
         name = "mhakit_tiles"
@@ -140,7 +51,7 @@ class Ptx:
         if name not in module.globals:
             array = ir.GlobalVariable(module, ir.ArrayType(ir.IntType(8), 0), name, addrspace=3)
             array.align, array.linkage = 128, "external"
-        return self.builder.ptrtoint(module.globals[name], _INT32)
+        return self.builder.ptrtoint(module.globals[name], INT32)
 
     def _call(self, name: str, result: ir.Type, args: list[ir.Value]) -> ir.Value:
         module = self.builder.module
@@ -153,7 +64,7 @@ class Ptx:
     ) -> list[Value]:
         """Emit one line of PTX; $0 and so on are the results, then the arguments."""
         letters = ["=" + _LETTERS[kind] for kind in results] + [_LETTERS[a.kind] for a in args]
-        types = [_TYPES[kind] for kind in results]
+        types = [TYPES[kind] for kind in results]
         result = ir.VoidType() if not types else types[0]
         if len(types) > 1:
             result = ir.LiteralStructType(types)
@@ -175,26 +86,26 @@ class Ptx:
 
     def int32(self, x: Number) -> Value:
         if not isinstance(x, Value):
-            return self._value("int32", ir.Constant(_INT32, x))
+            return self._value("int32", ir.Constant(INT32, x))
         if x.kind == "float32":
-            return self._value("int32", self.builder.fptosi(x.ir, _INT32))
-        return self._value("int32", self.builder.trunc(x.ir, _INT32) if x.kind == "int64" else x.ir)
+            return self._value("int32", self.builder.fptosi(x.ir, INT32))
+        return self._value("int32", self.builder.trunc(x.ir, INT32) if x.kind == "int64" else x.ir)
 
     def int64(self, x: Number) -> Value:
         if not isinstance(x, Value):
-            return self._value("int64", ir.Constant(_INT64, x))
-        return self._value("int64", x.ir if x.kind == "int64" else self.builder.sext(x.ir, _INT64))
+            return self._value("int64", ir.Constant(INT64, x))
+        return self._value("int64", x.ir if x.kind == "int64" else self.builder.sext(x.ir, INT64))
 
     def word(self, x: Number) -> Value:
         if not isinstance(x, Value):
-            return self._value("word", ir.Constant(_INT32, x))
-        return self._value("word", self.builder.zext(x.ir, _INT32) if x.kind == "bool" else x.ir)
+            return self._value("word", ir.Constant(INT32, x))
+        return self._value("word", self.builder.zext(x.ir, INT32) if x.kind == "bool" else x.ir)
 
     def float32(self, x: Number) -> Value:
         if not isinstance(x, Value):
-            return self._value("float32", ir.Constant(_FLOAT, float(x)))
+            return self._value("float32", ir.Constant(FLOAT, float(x)))
         cast = self.builder.uitofp if x.kind == "bool" else self.builder.sitofp
-        return self._value("float32", cast(x.ir, _FLOAT))
+        return self._value("float32", cast(x.ir, FLOAT))
 
     def select(self, condition: Number, then: Number, otherwise: Number) -> Value:
         typed = then if isinstance(then, Value) else otherwise
@@ -204,7 +115,7 @@ class Ptx:
     def fma(self, a: Number, b: Number, c: Number) -> Value:
         typed = a if isinstance(a, Value) else b
         args = [typed.like(x) for x in (a, b, c)]
-        return self._value("float32", self._call("llvm.fma.f32", _FLOAT, args))
+        return self._value("float32", self._call("llvm.fma.f32", FLOAT, args))
 
     def _unary(self, name: str, x: Number) -> Value:
         return self._asm(f"{name}.approx.ftz.f32 $0, $1;", ["float32"], [x], pure=True)[0]
@@ -313,7 +224,7 @@ class Ptx:
         begin, end = emit.append_basic_block("loop"), emit.append_basic_block("end")
         emit.cbranch((first < past).ir, begin, end)
         emit.position_at_end(begin)
-        index = emit.phi(_INT32)
+        index = emit.phi(INT32)
         index.add_incoming(first.ir, before)
         entering = list(_leaves(state))
         inside = [emit.phi(x.ir.type) for x in entering]
