@@ -15,7 +15,7 @@ __all__ = ["attend", "refusal"]
 
 
 def attend(problem: Problem, out: Any, lse: Any | None, *, stream: Any) -> None:
-    """Launch attention on a stream: a Numba stream or the integer of another's.
+    """Launch attention on a stream of Numba's; 0 is the default one.
 
     All arrays lie on the device, ``query_offset`` and ``key_lengths`` as int64 and ``sinks`` as
     float32 too; `refusal` gave None. ``out``, (B, H, T, E), has rows as `refusal` asks them of

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import cuda
@@ -19,8 +20,13 @@ __all__ = ["launch"]
 
 _STATIC = 48 * 1024
 """Bytes of shared memory that a block gets without asking."""
-_dispatchers: dict[tuple[Variant, Callable[..., Any] | None], Any] = {}
-_prepared: set[tuple[Any, ...]] = set()
+
+
+class _Kernel(NamedTuple):
+    """A dispatcher, and where and for what its shared memory was asked for."""
+
+    dispatcher: Any
+    prepared: set[tuple[Any, ...]]
 
 
 def launch(problem: Problem, out: Any, lse: Any | None, stream: Any) -> None:
@@ -36,32 +42,28 @@ def launch(problem: Problem, out: Any, lse: Any | None, stream: Any) -> None:
     )
     if variant.score_mod:
         arguments += (problem.score_args,)
-    dispatcher = _dispatcher_of(variant, problem.score_mod)
-    _allow_shared(dispatcher, variant, arguments)
-    place = cuda.external_stream(stream) if isinstance(stream, int) else stream
-    dispatcher[blocks, variant.threads, place, variant.shared_bytes](*arguments)
+    kernel = _kernel_of(variant, problem.score_mod)
+    _allow_shared(kernel, variant, arguments)
+    kernel.dispatcher[blocks, variant.threads, stream, variant.shared_bytes](*arguments)
 
 
-def _dispatcher_of(variant: Variant, score_mod: Callable[..., Any] | None) -> Any:
-    key = variant, score_mod
-    if key not in _dispatchers:
-        _dispatchers[key] = cuda.jit(
-            program(variant, score_mod=score_mod),
-            launch_bounds=(variant.threads, variant.blocks),
-        )
-    return _dispatchers[key]
+@lru_cache(maxsize=256)
+def _kernel_of(variant: Variant, score_mod: Callable[..., Any] | None) -> _Kernel:
+    dispatcher = cuda.jit(
+        program(variant, score_mod=score_mod), launch_bounds=(variant.threads, variant.blocks)
+    )
+    return _Kernel(dispatcher, set())
 
 
-def _allow_shared(dispatcher: Any, variant: Variant, arguments: tuple[Any, ...]) -> None:
+def _allow_shared(kernel: _Kernel, variant: Variant, arguments: tuple[Any, ...]) -> None:
     """Ask the driver for more shared memory than a block has by itself, once a device."""
     if variant.shared_bytes <= _STATIC:
         return
     types = tuple(cuda.typeof(argument) for argument in arguments)
     device = cuda.current_context().device
-    key = dispatcher, types, device.id
-    if key in _prepared:
+    if (types, device.id) in kernel.prepared:
         return
-    function = dispatcher.compile(types)._codelibrary.get_cufunc()
+    function = kernel.dispatcher.compile(types)._codelibrary.get_cufunc()
     attribute = binding.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
     driver.cuKernelSetAttribute(attribute, variant.shared_bytes, function.handle, device.id)
-    _prepared.add(key)
+    kernel.prepared.add((types, device.id))
