@@ -45,13 +45,13 @@ KEYWORDS = {
     "bias": {"bias": random(1, 4, 37, 150)},
     "mask": {"mask": mask_for(SIZES)},
     "softcap": {"softcap": 2.0},
-    "sinks": {"sinks": np.array([0.25, -1.5, 3.0, -np.inf])},
+    "sinks": {"sinks": np.array([0.25, -1.5, 3.0, -np.inf], np.float32)},
     "score_mod": {"score_mod": distant, "score_args": (np.float32(0.02),)},
     "scale": {"scale": 0.3},
     "all": {
         "causal": "bottom_right", "window": (60, None), "key_lengths": [140, 90],
         "bias": random(2, 1, 1, 150), "mask": mask_for(SIZES), "softcap": 3.0,
-        "sinks": np.array([0.25, -1.5, 3.0, -np.inf]),
+        "sinks": np.array([0.25, -1.5, 3.0, -np.inf], np.float32),
         "score_mod": distant, "score_args": (np.float32(0.02),),
     },
 }  # fmt: skip
@@ -224,7 +224,14 @@ def test_what_the_tile_kernels_do_not_take_has_a_reason():
     assert ask(change=lambda q, k, v: (q[..., ::-1], k, v)) == (
         "neighbours along the last axis of query are -2 bytes apart"
     )
+    assert ask(sinks=np.zeros(4)) == "sinks is float64, tile kernels read float32"
+    assert ask(sinks=np.zeros(8, np.float32)[::2]) == "neighbours of sinks are 8 bytes apart"
     wide = SIZES._replace(D=256)
+    assert ask(wide, capability=(8, 0)) is None
+    assert ask(wide._replace(E=256), capability=(8, 6)) == (
+        "D = 256 and E = 256 take 114688 bytes of shared memory, a block of compute capability "
+        "8.6 has 101376"
+    )
     assert ask(wide, mask=mask_for(wide)) == (
         "a mask at a width of 256 does not fit the registers of a tile kernel"
     )

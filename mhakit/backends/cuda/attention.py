@@ -27,7 +27,7 @@ from mhakit.backends.cuda.calling import Call
 from mhakit.backends.cuda.storage import reader, writer
 from mhakit.problem import Problem
 
-__all__ = ["attend", "attention_kernel", "describe"]
+__all__ = ["attend", "attention_kernel", "count_tiles", "describe"]
 
 
 def attend(problem: Problem, out: Any, *, wants_lse: bool = True) -> Any:
@@ -56,26 +56,23 @@ def attend(problem: Problem, out: Any, *, wants_lse: bool = True) -> Any:
 
 def describe(problem: Problem) -> dict[str, Any]:
     """Return what `attend` would do with this problem, but for the reason."""
-    B, H = problem.query.shape[:2]
-    full, border, skipped = (H * count for count in _count_tiles(problem))
     shape = blocks.SHAPE
+    tile = shape.targets, shape.sources
     return {
         "kernel": "cuda.attention, plain blocks",
         "order": f"blocks of {shape.sources} sources, in order",
         "threads": shape.columns * shape.targets,
         "lanes": 1,
-        "tile": (shape.targets, shape.sources),
-        "tiles_full": full,
-        "tiles_border": border,
-        "tiles_skipped": skipped,
-        "scratch_bytes": 16 * B,
+        "tile": tile,
+        **count_tiles(problem, tile, hides_anywhere=problem.mask is not None),
+        "scratch_bytes": 16 * problem.query.shape[0],
     }
 
 
-def _count_tiles(problem: Problem) -> tuple[int, int, int]:
-    """Return how many tiles of one head show everything, something, nothing: as the kernel goes."""
-    T, S = problem.query.shape[2], problem.key.shape[2]
-    TARGETS, SOURCES, *_ = blocks.SHAPE
+def count_tiles(problem: Problem, tile: tuple[int, int], *, hides_anywhere: bool) -> dict[str, int]:
+    """Return how many tiles show everything, something, nothing: as a kernel goes through them."""
+    H, T, S = *problem.query.shape[1:3], problem.key.shape[2]
+    TARGETS, SOURCES = tile
     first_t = np.arange(0, T, TARGETS)
     last_t = np.minimum(first_t + TARGETS, T) - 1
     block = np.arange(0, S, SOURCES)
@@ -88,9 +85,13 @@ def _count_tiles(problem: Problem) -> tuple[int, int, int]:
         touches = (block + SOURCES > low) & (block < long)
         whole = touches & (block >= high) & (np.minimum(block + SOURCES, S) <= short)
         touched += int(touches.sum())
-        full += int(whole.sum()) if problem.mask is None else 0
+        full += 0 if hides_anywhere else int(whole.sum())
     tiles = len(problem.query_offset) * len(first_t) * len(block)
-    return full, touched - full, tiles - touched
+    return {
+        "tiles_full": H * full,
+        "tiles_border": H * (touched - full),
+        "tiles_skipped": H * (tiles - touched),
+    }
 
 
 @lru_cache(maxsize=64)

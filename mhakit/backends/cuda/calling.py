@@ -104,13 +104,13 @@ class Call:
             problem.right,
             real(problem.scale),
             real(problem.softcap),
-            self._carried(problem.score_args),
+            self.carried(problem.score_args),
         )
 
-    def _carried(self, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    def carried(self, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
         """Return score_args with their arrays on the device."""
         return tuple(
-            self._carried(one)
+            self.carried(one)
             if isinstance(one, tuple)
             else self.given(one, "an array of score_args")
             if isinstance(one, (np.ndarray, DeviceArray)) and one.ndim

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from mhakit.backends.cuda import attention
+from mhakit.backends.cuda import attention, presence, tiled_attention
 from mhakit.problem import Problem
 
 __all__ = ["Choice", "attend", "choose", "describe"]
@@ -20,16 +20,32 @@ class Choice(NamedTuple):
     why: str
 
 
-def choose(problem: Problem) -> Choice:
-    """Return the kernel that takes a problem: plain blocks, the one there is, take every one."""
+def choose(problem: Problem, out: Any = None) -> Choice:
+    """Return the kernel that takes a problem: tiles what they can, plain blocks all else.
+
+    An ``out`` on the device whose rows the tiles cannot write goes to plain blocks, too.
+    """
+    capability = presence.capability_of(problem.query)
+    if capability is None:
+        reason: str | None = "Numba's simulator has no tensor cores"
+    else:
+        reason = tiled_attention.refusal(problem, capability, out)
+    if reason is None:
+        return Choice(
+            tiled_attention.attend,
+            tiled_attention.describe,
+            "tile kernels take this dtype, these widths and these keywords",
+        )
     return Choice(
-        attention.attend, attention.describe, "plain blocks take every width, dtype and keyword"
+        attention.attend,
+        attention.describe,
+        f"{reason}; plain blocks take every width, dtype and keyword",
     )
 
 
 def attend(problem: Problem, out: Any, *, wants_lse: bool = True) -> Any:
     """Write attention's output, (B, H, T, E), to ``out``; return lse, (B, H, T), if wanted."""
-    return choose(problem).attend(problem, out, wants_lse=wants_lse)
+    return choose(problem, out).attend(problem, out, wants_lse=wants_lse)
 
 
 def describe(problem: Problem) -> dict[str, Any]:

@@ -6,7 +6,8 @@ and broadcast axes are numbers that it is told, not kernels of their own.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -18,7 +19,7 @@ from numba.cuda.np.numpy_support import from_dtype
 
 from mhakit.errors import CompileError, KernelError, MhakitError
 
-__all__ = ["LARGEST_GRID", "signature_of", "start"]
+__all__ = ["LARGEST_GRID", "failed", "naming", "signature_of", "start"]
 
 LARGEST_GRID = 2**31 - 1
 """Blocks in one launch; kernels step by the grid, so that more work takes several steps."""
@@ -40,10 +41,16 @@ def start(
     """Start a kernel on so many work items; the device may still be at it when this returns."""
     if items == 0:
         return
-    name = function.__name__
-    try:
+    with naming(function.__name__, score_mod):
         kernel = _compiled(function, signature_of(arguments))
         kernel[min(items, LARGEST_GRID), block, stream](*arguments)
+
+
+@contextmanager
+def naming(name: str, score_mod: Callable[..., Any] | None) -> Iterator[None]:
+    """Turn what compiling and starting a kernel raise into errors that say whose fault it is."""
+    try:
+        yield
     except MhakitError:
         raise
     except NumbaError as error:

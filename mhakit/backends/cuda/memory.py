@@ -16,15 +16,29 @@ from mhakit.backends.cuda.storage import stored
 from mhakit.device import DeviceArray, read
 from mhakit.errors import MhakitError, OutOfMemory
 
-__all__ = ["borrow", "copy_in", "copy_out", "empty", "make", "ordinal", "placeholder", "stream_at"]
+__all__ = [
+    "borrow",
+    "copy_in",
+    "copy_out",
+    "core_of",
+    "empty",
+    "make",
+    "ordinal",
+    "placeholder",
+    "stream_at",
+]
 
 
 def copy_in(array: np.ndarray[Any, Any], name: str, stream: Any) -> Any:
     """Copy an array of the host to the device; an axis that was broadcast is copied once."""
-    core = array[tuple(slice(0, 1) if step == 0 else slice(None) for step in array.strides)]
-    core = np.ascontiguousarray(core).view(stored(array.dtype))
+    core = np.ascontiguousarray(core_of(array)).view(stored(array.dtype))
     with _room_for(core.shape, core.dtype, name):
         return cuda.to_device(np.broadcast_to(core, array.shape), stream=stream)
+
+
+def core_of(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return an array of the host with 1 number along each axis that was broadcast."""
+    return array[tuple(slice(0, 1) if step == 0 else slice(None) for step in array.strides)]
 
 
 def copy_out(array: Any, into: np.ndarray[Any, Any], stream: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import isfinite
+from typing import Any
 
 from mhakit.backends.cuda.tiles.call import View, blocks_of, variant_of, view_of
 from mhakit.problem import Problem
@@ -12,9 +13,12 @@ __all__ = ["LIMIT", "WIDTHS", "refusal"]
 WIDTHS = (32, 64, 80, 96, 128, 256)
 LIMIT = 2**28
 """Targets and sources: positions are counted in 32 bits."""
+_SHARED = {(8, 0): 163, (8, 7): 163, (9, 0): 227, (10, 0): 227, (10, 3): 227, (11, 0): 227}
+"""KiB of shared memory that a block may ask for (CUDA's programming guide), else the least."""
+_LEAST_SHARED = 99
 
 
-def refusal(problem: Problem, capability: tuple[int, int]) -> str | None:
+def refusal(problem: Problem, capability: tuple[int, int], out: Any | None = None) -> str | None:
     """Return why the tile kernels do not take a problem, or None where they do.
 
     Parameters
@@ -24,6 +28,8 @@ def refusal(problem: Problem, capability: tuple[int, int]) -> str | None:
         address, shape, strides and dtype is read.
     capability : (int, int)
         The device's compute capability.
+    out : array, optional
+        Where the output goes, if that is known.
 
     Examples
     --------
@@ -56,8 +62,15 @@ def refusal(problem: Problem, capability: tuple[int, int]) -> str | None:
             return f"{letter} is {size}, tile kernels take {LIMIT}"
     if blocks_of(problem, variant_of(problem)) >= 2**31:
         return f"B * H * T is {query.shape[0] * query.shape[1] * query.shape[2]}, too many blocks"
-    for name, view in (("query", query), ("key", key), ("value", value)):
-        reason = _misplaced(name, view)
+    variant, room = variant_of(problem), _SHARED.get(capability, _LEAST_SHARED)
+    if variant.shared_bytes > room * 1024:
+        return (
+            f"D = {variant.D} and E = {variant.E} take {variant.shared_bytes} bytes of shared "
+            f"memory, a block of compute capability {capability[0]}.{capability[1]} has "
+            f"{room * 1024}"
+        )
+    for name, array in (("query", query), ("key", key), ("value", value), ("out", out)):
+        reason = None if array is None else _misplaced(name, view_of(array))
         if reason:
             return reason
     if problem.bias is not None:
@@ -66,6 +79,12 @@ def refusal(problem: Problem, capability: tuple[int, int]) -> str | None:
             return f"bias is {bias.dtype.name}, tile kernels read float32"
         if any(number % 4 for number in (bias.address, *bias.strides)):
             return "bias does not lie at multiples of 4 bytes"
+    if problem.sinks is not None:
+        sinks = view_of(problem.sinks)
+        if sinks.dtype.name != "float32":
+            return f"sinks is {sinks.dtype.name}, tile kernels read float32"
+        if sinks.shape[0] > 1 and sinks.strides[0] != 4:
+            return f"neighbours of sinks are {sinks.strides[0]} bytes apart"
     return None
 
 

@@ -1,0 +1,88 @@
+"""Attention by the tile kernels: a problem's arrays brought to where and how they read them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from mhakit.backends.cuda import attention, tiles
+from mhakit.backends.cuda.calling import Call
+from mhakit.backends.cuda.launch import naming
+from mhakit.backends.cuda.memory import core_of
+from mhakit.backends.cuda.tiles.call import View, variant_of, view_of
+from mhakit.backends.cuda.tiles.variant import SOURCES
+from mhakit.device import DeviceArray
+from mhakit.problem import Problem
+
+__all__ = ["attend", "describe", "refusal"]
+
+_GIVEN = ("query", "key", "value", "mask", "bias", "sinks", "query_offset", "key_lengths")
+_FLOAT32 = ("bias", "sinks")
+
+
+def attend(problem: Problem, out: Any, *, wants_lse: bool = True) -> Any:
+    """Write attention's output, (B, H, T, E), to ``out``; return lse, (B, H, T), if wanted."""
+    B, H, T, _ = problem.query.shape
+    with Call(problem.query, "attention") as call:
+        lse = call.empty((B, H, T), problem.real, "lse") if wants_lse else None
+        kept: list[Any] = []  # a view keeps no memory
+
+        def seen(there: Any, dtype: np.dtype[Any]) -> View:
+            kept.append(there)
+            return view_of(there)._replace(dtype=dtype)  # bfloat16 is uint16 to Numba
+
+        views: dict[str, Any] = {}
+        for name in _GIVEN:
+            array = _as_read(problem, name)
+            if array is not None:
+                views[name] = seen(call.given(array, name), array.dtype)
+        on_device = problem._replace(**views, score_args=call.carried(problem.score_args))
+        place = seen(call.written(out, "output"), out.dtype)
+        lse_place = seen(call.written(lse, "lse"), problem.real) if wants_lse else None
+        with naming("attention", problem.score_mod):
+            tiles.attend(on_device, place, lse_place, stream=call.stream)
+    return lse
+
+
+def refusal(problem: Problem, capability: tuple[int, int], out: Any = None) -> str | None:
+    """Return why the tile kernels do not take a problem, as it will lie on the device."""
+    views = {name: _as_placed(_as_read(problem, name)) for name in _GIVEN}
+    there: Any = problem._replace(**views)
+    return tiles.refusal(there, capability, _as_placed(out))
+
+
+def describe(problem: Problem) -> dict[str, Any]:
+    """Return what `attend` would do with this problem, but for the reason."""
+    variant = variant_of(problem)
+    tile = variant.rows, SOURCES
+    return {
+        "kernel": f"cuda.attention, tiles by mma.sync, {variant.name}",
+        "order": f"tiles of {SOURCES} sources, in order",
+        "threads": variant.threads,
+        "lanes": 1,
+        "tile": tile,
+        **attention.count_tiles(problem, tile, hides_anywhere=variant.hides_anywhere),
+        "scratch_bytes": 16 * problem.query.shape[0],
+    }
+
+
+def _as_read(problem: Problem, name: str) -> Any:
+    """Return an array of the problem as it is to be brought to the device."""
+    array = getattr(problem, name)
+    if array is None or isinstance(array, DeviceArray):
+        return array  # what lies on a device is taken as it is, or refused
+    if name in _FLOAT32:
+        narrow = core_of(array).astype(np.float32)
+        return np.broadcast_to(narrow, array.shape)
+    if name in ("query_offset", "key_lengths"):
+        return np.asarray(array, np.int64)
+    return array
+
+
+def _as_placed(array: Any) -> Any:
+    """Return an array of the host as the view that its copy will be."""
+    if array is None or isinstance(array, DeviceArray):
+        return array
+    there = np.broadcast_to(np.empty(core_of(array).shape, array.dtype), array.shape)
+    return View(0, there.shape, there.strides, there.dtype)
