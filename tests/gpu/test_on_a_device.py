@@ -70,6 +70,26 @@ def test_a_poisoned_output_is_written_throughout_and_a_run_repeats_itself(dtype)
         np.testing.assert_array_equal(run, runs[0])
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "bfloat16-D64-128x64-4w", "float16-D128-64x64-4w",
+        "float16-D32-64x64-4w-mask",
+        "bfloat16-D128-64x64-4w-softcap-bias-mask-score_mod",
+    ],
+)  # fmt: skip
+def test_a_tile_kernel_keeps_the_budget_and_repeats_itself(name):
+    from numba import cuda
+
+    from mhakit.backends.cuda.check.device import verify
+    from mhakit.backends.cuda.check.variants import VARIANTS
+
+    if cuda.get_current_device().compute_capability < (8, 0):
+        pytest.skip("tile kernels need compute capability 8.0")
+    (variant,) = [variant for variant in VARIANTS if variant.name == name]
+    verify(variant, np.random.default_rng())
+
+
 def test_more_than_the_device_holds_is_refused_with_the_bytes_asked_for():
     query = to_numba(np.zeros((1, 1, 2**21, 1), np.float32))
     with pytest.raises(mhakit.OutOfMemory, match=r"got a request of 17,592,186,044,416 bytes"):
