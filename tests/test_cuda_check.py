@@ -11,7 +11,7 @@ from mhakit.backends.cuda.check.device import require_device
 from mhakit.backends.cuda.check.variants import VARIANTS
 from mhakit.backends.cuda.tiles.attention import attend
 from mhakit.backends.cuda.tiles.variant import Variant
-from mhakit.errors import BackendUnavailable, MissingExtra
+from mhakit.errors import BackendUnavailable, CompileError, MissingExtra
 
 
 def reason_to_skip():
@@ -168,3 +168,17 @@ def test_the_command_compiles_for_each_architecture(capsys):
     out = capsys.readouterr().out
     assert "sm_80" in out
     assert "sm_90" in out
+
+
+@compiles
+def test_a_score_mod_that_does_not_compile_is_named(monkeypatch):
+    from mhakit.backends.cuda.launch import naming
+
+    def reads_a_file(score, b, h, t, s, slope):
+        return open(score)
+
+    monkeypatch.setattr(compilation, "_shifted", reads_a_file)
+    variant = Variant("float16", 64, 64, 64, 4, score_mod=True)
+    message = r"score_mod .*reads_a_file must be a scalar function .* that compiles, got .*; it may"
+    with pytest.raises(CompileError, match=message), naming("attention", reads_a_file):
+        compile_variant(variant, (9, 0))
