@@ -7,6 +7,9 @@ for it; Numba reads the variable when it is imported, so it holds for a whole pr
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import textwrap
 import threading
 
 import ml_dtypes
@@ -136,3 +139,19 @@ def form(request, monkeypatch):
     limit = 0 if request.param == "parallel" else float("inf")
     monkeypatch.setattr(launch, "SERIAL_BELOW", limit)
     return request.param
+
+
+@pytest.fixture
+def run_fresh():
+    """Run code in a process of its own and return what it printed."""
+
+    def run(code, *, path=None, timeout=300, **environment):
+        done = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(code)],
+            capture_output=True, text=True, timeout=timeout, check=False, cwd=path,
+            env={**os.environ, **environment},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    return run

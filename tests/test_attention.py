@@ -111,6 +111,25 @@ def test_softmax_is_not_moved_by_a_large_constant(backend):
     np.testing.assert_allclose(shifted, mhakit.softmax(moved, backend=backend), atol=2e-7)
 
 
+def test_softmax_of_a_row_that_sees_nothing_is_0(dtype, backend):
+    scores = np.zeros((2, 3, 40), dtype)
+    scores[:, 1] = -np.inf
+    result = mhakit.softmax(scores, backend=backend)
+    assert not result[:, 1].any()
+    (expected,) = budget("softmax", scores[:, ::2])
+    assert_within(result[:, ::2], expected)
+
+
+@pytest.mark.parametrize("at", [3, 40_000, 99_999])
+def test_softmax_finds_the_top_of_a_long_row_wherever_it_is(at, backend):
+    scores = np.random.default_rng(6).standard_normal((2, 100_000)).astype(np.float32)
+    scores[0, at] = 1000
+    result = mhakit.softmax(scores, backend=backend)
+    (expected,) = budget("softmax", scores)
+    assert_within(result, expected)
+    assert result[0, at] == 1
+
+
 def test_weights_of_chosen_heads_and_targets_are_rows_of_all_weights(dtype, backend):
     query, key, _ = draw(
         Sizes(2, 6, 3, 4, 5, 8, 8) if SIMULATED else Sizes(2, 6, 3, 40, 50, 8, 8), dtype

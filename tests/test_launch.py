@@ -1,10 +1,6 @@
 """How kernels run: in several threads at once, after a fork, from a warm and from a stale cache."""
 
-import os
 import shutil
-import subprocess
-import sys
-import textwrap
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,17 +11,6 @@ import mhakit
 from mhakit.testing import Sizes, draw
 
 LARGE = Sizes(2, 4, 2, 200, 200, 32, 32)
-
-
-def run_fresh(code, *, path=None, **environment):
-    """Run code in a process of its own and return what it printed."""
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)],
-        capture_output=True, text=True, timeout=300, check=False, cwd=path,
-        env={**os.environ, **environment},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
 
 
 def test_callers_in_several_threads_get_the_same_bits(form):
@@ -47,7 +32,7 @@ MISSES = """
 """
 
 
-def test_an_edit_anywhere_in_the_kernels_sources_is_a_miss(tmp_path):
+def test_an_edit_anywhere_in_the_kernels_sources_is_a_miss(tmp_path, run_fresh):
     package = tmp_path / "mhakit"
     shutil.copytree(
         Path(mhakit.__file__).parent, package,
@@ -62,7 +47,7 @@ def test_an_edit_anywhere_in_the_kernels_sources_is_a_miss(tmp_path):
 
 
 @pytest.mark.parametrize("width", [16, 32])
-def test_narrower_registers_give_the_same_bits(width, tmp_path):
+def test_narrower_registers_give_the_same_bits(width, tmp_path, run_fresh):
     code = """
         import sys, numpy as np, mhakit
         from mhakit.backends.cpu.simd import VECTOR_BYTES
@@ -86,7 +71,7 @@ def test_narrower_registers_give_the_same_bits(width, tmp_path):
     assert narrow == bits
 
 
-def test_openmp_is_left_as_it_was_for_those_who_share_it():
+def test_openmp_is_left_as_it_was_for_those_who_share_it(run_fresh):
     """Numba turns nested regions on; torch, imported later, is then four times slower."""
     printed = run_fresh(
         """

@@ -89,8 +89,7 @@ def _merge_row(parts, real, b, h, t, shares):
         part = parts[i]
         place = part.lse + b * part.lse_b + h * part.lse_h + t * part.lse_t
         shares[i] = read(real, part.lse_kind, place)
-        if not shares[i] <= top:  # NaN counts, so that it comes through
-            top = shares[i]
+        top = shares[i] if shares[i] > top else top
     base = cast(0) if top == hidden else top
     total = cast(0)
     for i in range(1, parts.size):
