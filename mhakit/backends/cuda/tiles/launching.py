@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numba import cuda
-from numba.cuda.cudadrv.driver import binding, driver
+from numba.cuda.cudadrv import driver
 
 from mhakit.backends.cuda.tiles.call import blocks_of, fields_of, variant_of
 from mhakit.backends.cuda.tiles.fields import FLOATS, INTEGERS
@@ -64,6 +64,6 @@ def _allow_shared(kernel: _Kernel, variant: Variant, arguments: tuple[Any, ...])
     if (types, device.id) in kernel.prepared:
         return
     function = kernel.dispatcher.compile(types)._codelibrary.get_cufunc()
-    attribute = binding.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-    driver.cuKernelSetAttribute(attribute, variant.shared_bytes, function.handle, device.id)
+    attribute = driver.binding.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+    driver.driver.cuKernelSetAttribute(attribute, variant.shared_bytes, function.handle, device.id)
     kernel.prepared.add((types, device.id))
