@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import cuda
+from numba import cuda, typeof
 from numba.cuda.cudadrv import driver
 
 from mhakit.backends.cuda.tiles.call import blocks_of, fields_of, variant_of
@@ -59,7 +59,7 @@ def _allow_shared(kernel: _Kernel, variant: Variant, arguments: tuple[Any, ...])
     """Ask the driver for more shared memory than a block has by itself, once a device."""
     if variant.shared_bytes <= _STATIC:
         return
-    types = tuple(cuda.typeof(argument) for argument in arguments)
+    types = tuple(typeof(argument) for argument in arguments)
     device = cuda.current_context().device
     if (types, device.id) in kernel.prepared:
         return
