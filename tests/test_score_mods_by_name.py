@@ -146,7 +146,7 @@ def test_the_computation_dtype_is_kept(name, real):
 def test_a_second_call_compiles_nothing_and_has_the_same_bits(name, monkeypatch):
     function, arrays, keywords = call(name, np.float32)
     first = getattr(mhakit, function)(*arrays, **keywords)
-    monkeypatch.setattr(compiling, "inlined", None)
+    monkeypatch.setattr(compiling, "optimized", None)
     monkeypatch.setattr("numba.core.dispatcher._FunctionCompiler.compile", None)
     np.testing.assert_array_equal(getattr(mhakit, function)(*arrays, **keywords), first)
 
