@@ -18,7 +18,7 @@ __all__ = ["LinkedOnly"]
 
 
 class _Linked(JITCodeLibrary):
-    """Optimised code to link into others."""
+    """Code to link into others, which are optimised as a whole."""
 
     def _optimize_final_module(self) -> None:
         """Leave it to whoever it is linked into."""
