@@ -107,7 +107,7 @@ def _room_for(shape: tuple[int, ...], dtype: np.dtype[Any], name: str) -> Iterat
 
 
 def _is_shortage(error: Exception) -> bool:
-    """Whether a class or a message says «out of memory», in whatever case and with whatever marks."""
+    """Whether a class or a message says so, in whatever case and with whatever marks between."""
     letters = "".join(filter(str.isalpha, f"{type(error).__name__} {error}".upper()))
     return "OUTOFMEMORY" in letters
 
