@@ -5,6 +5,7 @@ in; what needs no kernel is tried without it.
 """
 
 import gc
+import math
 import os
 import subprocess
 import sys
@@ -569,6 +570,20 @@ def test_a_failure_that_shows_when_results_are_copied_is_named(device, monkeypat
     monkeypatch.setattr(memory, "copy_out", fail)
     with pytest.raises(KernelError, match=r"kernel of softmax must run .* illegal memory access"):
         mhakit.softmax(QUERY, backend="cuda")
+
+
+def test_a_function_that_raises_or_is_not_pythons_is_refused_by_name(device):
+    def raises(score, b, h, t, s):
+        if s > 3:
+            raise ValueError("no")
+        return score
+
+    for function in (mhakit.attention, mhakit.attention_weights):
+        arrays = (QUERY, KEY, VALUE) if function is mhakit.attention else (QUERY, KEY)
+        with pytest.raises(mhakit.CompileError, match=r"raises must raise nothing, got a raise"):
+            function(*arrays, score_mod=raises, backend="cuda")
+        with pytest.raises(mhakit.CompileError, match=r"score_mod fabs must be a scalar function"):
+            function(*arrays, score_mod=math.fabs, backend="cuda")
 
 
 def test_a_function_that_does_not_compile_is_named(device, monkeypatch):

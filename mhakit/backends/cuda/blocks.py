@@ -19,6 +19,7 @@ from numba import cuda
 
 from mhakit.backends import steps
 from mhakit.backends.cuda.storage import device, reader
+from mhakit.backends.user_functions import body_of, refuse_raising
 from mhakit.problem import Problem
 
 __all__ = [
@@ -74,7 +75,7 @@ class Variant(NamedTuple):
             None if problem.bias is None else problem.bias.dtype.name,
             problem.mask is not None,
             problem.softcap != 0,
-            getattr(problem.score_mod, "py_func", problem.score_mod),
+            None if problem.score_mod is None else body_of(problem.score_mod),
             SHAPE,
         )
 
@@ -100,7 +101,10 @@ def scorer(variant: Variant) -> Any:
     biased, modified = variant.bias is not None, variant.score_mod is not None
     read = reader(variant.dtype, real)
     read_bias = reader(variant.bias or variant.dtype, real)
-    score_mod = device(variant.score_mod) if variant.score_mod is not None else read
+    score_mod = read
+    if variant.score_mod is not None:
+        refuse_raising(variant.score_mod)
+        score_mod = device(variant.score_mod)
     hidden, zero = real(-np.inf), real(0)
 
     def score_block(

@@ -17,17 +17,13 @@ from numba.core.errors import NumbaError
 from numba.cuda import types
 from numba.cuda.np.numpy_support import from_dtype
 
-from mhakit.errors import CompileError, KernelError, MhakitError
+from mhakit.backends.user_functions import does_not_compile
+from mhakit.errors import KernelError, MhakitError
 
 __all__ = ["LARGEST_GRID", "failed", "naming", "signature_of", "start"]
 
 LARGEST_GRID = 2**31 - 1
 """Blocks in one launch; kernels step by the grid, so that more work takes several steps."""
-
-MAY = (
-    "it may use arithmetic, comparisons, if, math.* and np.* of single numbers, and index arrays "
-    "given in score_args; it must return one real number and raise nothing"
-)
 
 
 def start(
@@ -56,11 +52,7 @@ def naming(name: str, score_mod: Callable[..., Any] | None) -> Iterator[None]:
     except NumbaError as error:
         if score_mod is None:
             raise
-        raise CompileError(
-            f"score_mod {getattr(score_mod, '__qualname__', score_mod)!s} must be a scalar "
-            f"function (score, b, h, t, s, *score_args) -> score that compiles, got "
-            f"{_reason(error)}; {MAY}"
-        ) from error
+        raise does_not_compile(score_mod, error) from error
     except Exception as error:
         raise failed(name, error) from error
 
@@ -94,13 +86,3 @@ def _type_of(argument: Any) -> Any:
     if isinstance(argument, bool):
         return types.boolean
     return types.float64 if isinstance(argument, float) else types.int64
-
-
-def _reason(error: Exception) -> str:
-    """Return the first line of Numba's message that tells something."""
-    passes_by = ("Failed in", "During:", "No implementation", "There are")
-    for line in str(error).splitlines():
-        text = line.strip()
-        if text and not text.startswith(passes_by):
-            return text
-    return type(error).__name__

@@ -18,7 +18,8 @@ from mhakit.problem import Problem
 __all__ = ["attend", "describe", "refusal"]
 
 _GIVEN = ("query", "key", "value", "mask", "bias", "sinks", "query_offset", "key_lengths")
-_FLOAT32 = ("bias", "sinks")
+_READ = {"bias": np.float32, "sinks": np.float32, "query_offset": np.int64, "key_lengths": np.int64}
+"""What kernels read these arrays of the host as; the others as they are."""
 
 
 def attend(problem: Problem, out: Any, *, wants_lse: bool = True) -> Any:
@@ -47,7 +48,7 @@ def attend(problem: Problem, out: Any, *, wants_lse: bool = True) -> Any:
 
 def refusal(problem: Problem, capability: tuple[int, int], out: Any = None) -> str | None:
     """Return why the tile kernels do not take a problem, as it will lie on the device."""
-    views = {name: _as_placed(_as_read(problem, name)) for name in _GIVEN}
+    views = {name: _as_placed(getattr(problem, name), _READ.get(name)) for name in _GIVEN}
     there: Any = problem._replace(**views)
     return tiles.refusal(there, capability, _as_placed(out))
 
@@ -70,19 +71,15 @@ def describe(problem: Problem) -> dict[str, Any]:
 def _as_read(problem: Problem, name: str) -> Any:
     """Return an array of the problem as it is to be brought to the device."""
     array = getattr(problem, name)
-    if array is None or isinstance(array, DeviceArray):
+    if array is None or isinstance(array, DeviceArray) or name not in _READ:
         return array  # what lies on a device is taken as it is, or refused
-    if name in _FLOAT32:
-        narrow = core_of(array).astype(np.float32)
-        return np.broadcast_to(narrow, array.shape)
-    if name in ("query_offset", "key_lengths"):
-        return np.asarray(array, np.int64)
-    return array
+    return np.broadcast_to(core_of(array).astype(_READ[name], copy=False), array.shape)
 
 
-def _as_placed(array: Any) -> Any:
-    """Return an array of the host as the view that its copy will be."""
+def _as_placed(array: Any, dtype: Any = None) -> Any:
+    """Return an array of the host as the view that its copy will be; nothing is copied yet."""
     if array is None or isinstance(array, DeviceArray):
         return array
-    there = np.broadcast_to(np.empty(core_of(array).shape, array.dtype), array.shape)
+    copy = np.empty(core_of(array).shape, dtype or array.dtype)
+    there = np.broadcast_to(copy, array.shape)
     return View(0, there.shape, there.strides, there.dtype)

@@ -12,6 +12,7 @@ from mhakit.backends.cuda.tiles.attention import attend
 from mhakit.backends.cuda.tiles.fields import FLOATS, INTEGERS
 from mhakit.backends.cuda.tiles.ptx import Ptx
 from mhakit.backends.cuda.tiles.variant import Variant
+from mhakit.backends.user_functions import body_of, refuse_raising
 
 __all__ = ["SIGNATURE", "program"]
 
@@ -32,7 +33,8 @@ def program(
     """
     modifier = None
     if score_mod is not None:
-        modifier = cuda.jit(device=True)(getattr(score_mod, "py_func", score_mod))
+        refuse_raising(score_mod)
+        modifier = cuda.jit(device=True)(body_of(score_mod))
 
     def typed(typing: Any, integers: Any, floats: Any, arguments: Any) -> Any:
         numbers = (types.float32, *[types.int32] * 4, *arguments)
