@@ -61,15 +61,16 @@ class Report(NamedTuple):
 def require_compiler() -> None:
     """Raise MissingExtra unless the packages of the extra ``cuda-check`` are installed."""
     try:
-        from cuda.bindings import nvvm
         from cuda.core import Linker  # noqa: F401
+        from cuda.pathfinder import load_nvidia_dynamic_lib
         from numba.cuda import compile_all  # noqa: F401
 
-        nvvm.version()
+        for library in ("nvvm", "nvrtc", "nvJitLink"):
+            load_nvidia_dynamic_lib(library)
     except (ImportError, RuntimeError, AttributeError) as error:
         raise MissingExtra(
-            "compiling CUDA kernels must find numba-cuda, NVVM and nvJitLink, got "
-            f"{type(error).__name__}: {error}; pip install 'mhakit[cuda-check]'"
+            "compiling CUDA kernels must find numba-cuda, NVVM, NVRTC and nvJitLink, got "
+            f"{type(error).__name__}: {' '.join(str(error).split())}; pip install 'mhakit[cuda-check]'"
         ) from error
 
 
