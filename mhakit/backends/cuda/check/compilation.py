@@ -68,9 +68,10 @@ def require_compiler() -> None:
         for library in ("nvvm", "nvrtc", "nvJitLink"):
             load_nvidia_dynamic_lib(library)
     except (ImportError, RuntimeError, AttributeError) as error:
+        told = " ".join(str(error).split())
         raise MissingExtra(
             "compiling CUDA kernels must find numba-cuda, NVVM, NVRTC and nvJitLink, got "
-            f"{type(error).__name__}: {' '.join(str(error).split())}; pip install 'mhakit[cuda-check]'"
+            f"{type(error).__name__}: {told}; pip install 'mhakit[cuda-check]'"
         ) from error
 
 
