@@ -18,6 +18,10 @@ import pytest
 
 from mhakit import backends
 
+pytest.register_assert_rewrite("material")  # what fails there is told as in a test
+
+from material.simulation import SIMULATED  # noqa: E402
+
 DTYPES = {
     "float64": np.dtype(np.float64),
     "float32": np.dtype(np.float32),
@@ -26,7 +30,6 @@ DTYPES = {
 }
 
 BACKENDS = ("backend", "kernels")
-SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
 WHY_NO_GPU = None if SIMULATED else backends.availability()["cuda"]
 
 

@@ -1,14 +1,12 @@
 """Every function against the float64 reference, within the error budget, over the grid."""
 
-import os
-
 import numpy as np
 import pytest
 
 import mhakit
+from material.simulation import SIMULATED
 from mhakit.testing import GRID, TINY_GRID, Sizes, assert_within, budget, draw
 
-SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
 SHAPES = TINY_GRID if SIMULATED else GRID
 
 

@@ -1,17 +1,16 @@
 """The six lines of the contract, each for every function, backend, dtype and form it holds for."""
 
-import os
 import tracemalloc
 
 import numpy as np
 import pytest
 
 import mhakit
+from material.simulation import SIMULATED
 from mhakit.api.attending import attention_and_weights
 from mhakit.problem import computation_dtype
 from mhakit.testing import GRID, Sizes, assert_within, budget, draw
 
-SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
 SIZES = Sizes(2, 4, 2, 4, 12, 3, 5) if SIMULATED else Sizes(2, 4, 2, 70, 150, 16, 24)
 
 

@@ -1,17 +1,15 @@
 """Every pair of keywords together, with NaN behind every source that nobody may see."""
 
-import os
-
 import ml_dtypes
 import numpy as np
 import pytest
 
 import mhakit
+from material.simulation import SIMULATED
 from mhakit.backends.reference import visible_sources
 from mhakit.testing import Sizes, assert_within, budget, covering_array, draw
 from mhakit.validation import as_problem
 
-SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
 B, H = 2, 4
 
 

@@ -1,18 +1,17 @@
 """score_mod: a caller's scalar function compiled into the kernel."""
 
 import math
-import os
 
 import numba
 import numpy as np
 import pytest
 
 import mhakit
+from material.simulation import SIMULATED
 from mhakit import CompileError
 from mhakit.problem import computation_dtype
 from mhakit.testing import Sizes, assert_within, budget, draw
 
-SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
 SIZES = Sizes(2, 4, 2, 3, 5, 4, 3) if SIMULATED else Sizes(2, 4, 2, 40, 70, 16, 12)
 
 
