@@ -10,7 +10,7 @@ import pytest
 
 HERE = Path(__file__).parent
 FILES = [
-    "test_contract.py", "test_attention.py", "test_keywords.py", "test_errors.py",
+    "contract", "test_attention.py", "test_keywords.py", "test_errors.py",
     "test_score_mod.py", "test_combine.py", "test_catalogue.py", "test_catalogue_traps.py",
     "test_device_arrays.py",
 ]  # fmt: skip
