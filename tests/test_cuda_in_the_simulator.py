@@ -12,7 +12,7 @@ HERE = Path(__file__).parent
 FILES = [
     "contract", "test_attention.py", "test_keywords.py", "test_errors.py",
     "test_score_mod.py", "test_combine.py", "test_catalogue.py", "test_catalogue_traps.py",
-    "test_device_arrays.py",
+    "device_arrays",
 ]  # fmt: skip
 
 

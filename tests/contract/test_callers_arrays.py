@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import mhakit
+from material.arrays import unaligned
 from material.contract import FUNCTIONS, SIZES, hiding_keywords
 from mhakit.api.attending import attention_and_weights
 from mhakit.problem import computation_dtype
@@ -39,10 +40,7 @@ def strided(array, kind):
     if kind == "transposed":
         return np.ascontiguousarray(array.transpose(3, 2, 1, 0)).transpose(3, 2, 1, 0)
     if kind == "unaligned":
-        raw = np.zeros(array.nbytes + 1, np.uint8)
-        view = raw[1:].view(array.dtype).reshape(array.shape)
-        view[...] = array
-        return view
+        return unaligned(array)
     raise AssertionError(kind)
 
 
