@@ -11,7 +11,7 @@ import pytest
 HERE = Path(__file__).parent
 FILES = [
     "contract", "test_attention.py", "test_keywords.py", "test_errors.py",
-    "test_score_mod.py", "test_combine.py", "test_catalogue.py", "test_catalogue_traps.py",
+    "test_score_mod.py", "combine", "test_catalogue.py", "test_catalogue_traps.py",
     "device_arrays",
 ]  # fmt: skip
 
