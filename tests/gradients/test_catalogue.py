@@ -32,12 +32,6 @@ STRATEGIES = {
 }
 
 
-@pytest.fixture(params=["cpu", "reference"])
-def backend(request):
-    """Each backend that has gradients."""
-    return request.param
-
-
 def drawn(strategy, seed=3):
     """Return random arrays by name: heads, hidden_states if they are read, the parameters."""
     rng = np.random.default_rng(seed)
