@@ -1,4 +1,4 @@
-"""Record what torch computes on the full checkpoint and on the sample, for tests/test_models.py.
+"""Record what torch computes on the full checkpoint and on the sample, for tests/models.
 
     python tests/data/record.py
 

@@ -3,31 +3,17 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
+from material.checkpoints import CAT, DATA, FULL, SENTENCES, all_weights
 from mhakit import models
 from mhakit.models.encoder import SAMPLE
-from mhakit.models.sample.make import full_checkpoint
 
-DATA = Path(__file__).parent / "data"
-SENTENCES = (DATA / "sentences.txt").read_text(encoding="utf-8").splitlines()
-CAT = SENTENCES[0]
-FULL = full_checkpoint()
 KNOWN_HEADS = {"L0H2": (0, 2, 3, 2), "L0H8": (0, 8, 5, 1), "L5H11": (5, 11, 3, 2)}
 """Layer, head, target, source in "the cat sat on the mat"."""
-
-
-def all_weights(encoder, sentence):
-    return np.stack([layer.weights()[0] for layer in encoder.run(sentence).layers])
-
-
-@pytest.fixture(scope="module")
-def sample():
-    return models.load()
 
 
 @pytest.fixture(scope="module", params=["recorded", *(["measured"] if FULL else [])])
