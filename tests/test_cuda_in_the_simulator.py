@@ -10,9 +10,8 @@ import pytest
 
 HERE = Path(__file__).parent
 FILES = [
-    "contract", "test_attention.py", "test_keywords.py", "test_errors.py",
-    "test_score_mod.py", "combine", "test_catalogue.py", "test_catalogue_traps.py",
-    "device_arrays",
+    "contract", "combine", "catalogue", "device_arrays",
+    "test_attention.py", "test_keywords.py", "test_errors.py", "test_score_mod.py",
 ]  # fmt: skip
 
 
