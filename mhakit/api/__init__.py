@@ -7,7 +7,8 @@ from mhakit.api.explaining import Explanation, explain
 from mhakit.api.listing import mixings, score_mods
 from mhakit.api.merging import merge_attention
 from mhakit.api.mixing import mixed_attention, mixing_parameters
-from mhakit.api.stepping import attention_scores, attention_weights, softmax, weighted_sum
+from mhakit.api.scoring import attention_scores, attention_weights
+from mhakit.api.stepping import softmax, weighted_sum
 
 __all__ = [
     "CombinationGradients",
