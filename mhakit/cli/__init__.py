@@ -23,10 +23,11 @@ def main() -> None:
     try:
         from mhakit.cli.commands import command
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] not in ("click", "rich"):
+        package = (error.name or "").partition(".")[0]
+        if package not in ("click", "rich"):
             raise
         print(
-            f"mhakit: the command needs {error.name}, which is not installed; "
+            f"mhakit: the command needs {package}, which is not installed; "
             'pip install "mhakit[cli]" brings it',
             file=sys.stderr,
         )
