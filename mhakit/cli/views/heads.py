@@ -1,23 +1,20 @@
-"""What a terminal shows: plain words piped, a little weight and shade on a screen."""
+"""What each word looks at most: a table a layer, or one head in full."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from rich import box
 from rich.cells import cell_len
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
-from mhakit.cli.probe import Probe
 from mhakit.cli.report import SAMPLE_NAME, Combined, LayerReport, Report
+from mhakit.cli.views.terminal import counted, plain_console
 
-__all__ = ["progress", "show_combinations", "show_heads", "show_info", "show_probe"]
+__all__ = ["show_heads"]
 
 WIDEST_TOKEN = 14
 LEAD = 15
@@ -29,15 +26,15 @@ RAISED = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 def show_heads(report: Report) -> None:
     """Print what each word looks at most: a table a layer, or one head in full."""
-    console = _console()
+    console = plain_console()
     tokens, words = report.sentence.tokens, report.words
     name = f"model {report.model}" if report.model else f"embedded sample {SAMPLE_NAME}"
     console.print(Text(report.sentence.text, style="bold"))
     console.print(
         Text(
-            f"{_count(len(words), 'token')} and {len(tokens) - len(words)} of the model's own; "
-            f"{name}: {_count(report.num_layers, 'layer')} of {_count(report.num_heads, 'head')}, "
-            "counted from 0",
+            f"{counted(len(words), 'token')} and {len(tokens) - len(words)} of the model's own; "
+            f"{name}: {counted(report.num_layers, 'layer')} of "
+            f"{counted(report.num_heads, 'head')}, counted from 0",
             style="dim",
         )
     )
@@ -193,108 +190,6 @@ def _blocks(report: Report, names: Sequence[str], room: int) -> list[list[int]]:
     return blocks
 
 
-def show_combinations(
-    rows: list[dict[str, Any]], num_heads: int, head_width: int, model_width: int
-) -> None:
-    """Print a table of the combinations that are installed."""
-    console = _console()
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for title in ("name", "paper", "from"):
-        table.add_column(title, overflow="fold")
-    table.add_column("parameters", justify="right")
-    for row in rows:
-        count = row["parameters"]
-        table.add_row(
-            Text(row["name"], style="bold"),
-            Text(row["paper"]),
-            Text(f"{row['distribution']} {row['version']}"),
-            "-" if count is None else f"{count:,}",
-        )
-    console.print(table)
-    for row in rows:
-        if "why_not" in row:
-            console.print(Text(f"{row['name']}: {row['why_not']}"))
-    console.print(
-        Text(
-            f"Parameters at H={num_heads} heads of width E={head_width}, "
-            f"model width M={model_width}. Use one:\n"
-            'mhakit heads "the cat sat on the mat" --combine NAME',
-            style="dim",
-        )
-    )
-
-
-def show_info(told: dict[str, Any]) -> None:
-    """Print versions, machine and backends."""
-    console = _console()
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in told.items():
-        if name == "vector_bytes":
-            value = f"{value} bytes, {8 * value} bits"
-            name = "vector width"
-        if name in ("score_mods", "mixings"):
-            value = ", ".join(value)
-        if name != "backends":
-            table.add_row(name.replace("_", " "), Text(str(value)))
-    for name, reason in told["backends"].items():
-        table.add_row(f"backend {name}", Text("available" if reason is None else reason))
-    console.print(table)
-
-
-def show_probe(probe: Probe) -> None:
-    """Print a table of what each combination recovers and costs, best first, and what it is not."""
-    console = _console()
-    name = f"model {probe.model}" if probe.model else f"embedded sample {SAMPLE_NAME}"
-    layers = ", ".join(map(str, probe.layers))
-    mean = f"mean of layers {layers}" if len(probe.layers) > 1 else f"layer {layers}"
-    console.print(Text(f"{name}, {mean}, {_count(probe.sentences, 'sentence')}", style="bold"))
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("combination", overflow="fold")
-    for title in ("recovered", "fitted", "parameters", "rank", "kFLOPs", "µs", "steps"):
-        table.add_column(title, justify="right")
-    rows = probe.means()
-    for row in rows:
-        if row.recovered is not None:
-            table.add_row(
-                Text(row.name, style="bold"),
-                f"{row.recovered:.2f}",
-                f"{row.recovered_fitted:.2f}",
-                f"{row.parameters:,}",
-                str(row.output_rank),
-                f"{(row.flops or 0) / 1000:,.0f}",
-                f"{row.microseconds:.2f}",
-                str(row.steps),
-            )
-    console.print(table)
-    for row in rows:
-        if row.why_not is not None:
-            console.print(Text(f"{row.name}: {row.why_not}"))
-    console.print(
-        Text(
-            "recovered: the share of the variance of the layer's own output on held-out words; "
-            "fitted: on those it was fitted to, and where that is much more, they were too few "
-            "(--text FILE brings more). Operations and time are a word's. Steps of gradient: 0 is "
-            "least squares alone; who took all that were allowed may gain by more (--steps)."
-        )
-    )
-    console.print(Text(probe.comparisons[0].note, style="italic"))
-
-
-def progress(names: Iterable[str]) -> Iterator[str]:
-    """Yield the names, and show on a terminal's stderr how far along they are."""
-    console = Console(stderr=True)
-    yield from track(
-        list(names), "comparing", console=console, transient=True, disable=not console.is_terminal
-    )
-
-
-def _console() -> Console:
-    """Return a console that never takes a word of the sentence for markup or an emoji."""
-    return Console(markup=False, emoji=False, highlight=False, soft_wrap=False)
-
-
 def _raised(number: int) -> str:
     return str(number).translate(RAISED)
 
@@ -302,7 +197,3 @@ def _raised(number: int) -> str:
 def _weight(weight: float) -> str:
     """Return two digits: ``.89``, and ``1.0`` from .995 on."""
     return f"{weight:.2f}".lstrip("0") if weight < 0.995 else "1.0"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
