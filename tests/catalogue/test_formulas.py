@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 import mhakit
+from material.budgets import budget_of
 from material.catalogue import CASES, E, H, combined, concat, drawn, shape_of
+from mhakit.testing import assert_within
 from mhakit_builtins.average import Average
 
 FOLDED = [
@@ -15,17 +17,14 @@ FOLDED = [
 
 
 def assert_within_budget(actual, formula, heads, parameters, hidden):
-    """Allow twice the error of the formula in the dtype itself and of one rounding."""
+    """Hold a result against a formula of heads, parameters and hidden states."""
 
-    def run(dtype):
-        cast = {name: array.astype(dtype) for name, array in parameters.items()}
-        return formula(heads.astype(dtype), cast, hidden.astype(dtype))
+    def run(real):
+        cast = {name: array.astype(real) for name, array in parameters.items()}
+        return formula(heads.astype(real), cast, hidden.astype(real))
 
-    exact = run(np.longdouble)
-    rounding = np.abs(exact).max() * np.finfo(heads.dtype).eps / 2
-    allowed = 2 * (np.abs(run(heads.dtype) - exact).max() + rounding)
-    assert (actual.shape, actual.dtype) == (exact.shape, heads.dtype)
-    assert np.abs(actual - exact).max() <= allowed
+    assert actual.dtype == heads.dtype
+    assert_within(actual, budget_of(run, heads.dtype))
 
 
 COMPUTED_IN_NUMPY = ("hadamard", "bilinear")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import ml_dtypes
 import numpy as np
 
 from material.arrays import draw
+from material.budgets import budget_of
 from mhakit.plugin_api import CombinationPlan, HeadCombination
-from mhakit.problem import computation_dtype
+from mhakit.testing import assert_within
 
 B, H, T, E, M = 2, 6, 5, 7, 9
 
@@ -17,15 +17,9 @@ def learned(inner, dtype=np.float64):
 
 
 def assert_within_budget(actual, formula, *arrays):
-    """Allow twice the error of the formula in the computation dtype and of one rounding."""
-    real = computation_dtype(actual.dtype)
-    finest = np.longdouble if real == np.float64 else np.float64
-    exact = formula(*(array.astype(finest) for array in arrays))
-    plain = formula(*(array.astype(real) for array in arrays)).astype(finest)
-    rounding = np.abs(exact).max() * float(ml_dtypes.finfo(actual.dtype).eps) / 2
-    allowed = 2 * (np.abs(plain - exact).max() + rounding)
-    assert actual.shape == exact.shape
-    assert np.abs(actual.astype(finest) - exact).max() <= allowed
+    """Hold a result against a formula of these arrays."""
+    expected = budget_of(lambda real: formula(*(a.astype(real) for a in arrays)), actual.dtype)
+    assert_within(actual, expected)
 
 
 class Planned(HeadCombination):

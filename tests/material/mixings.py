@@ -2,11 +2,10 @@
 
 import math
 
-import ml_dtypes
 import numpy as np
 
+from material.budgets import budget_of
 from mhakit.plugin_api import HeadMixing
-from mhakit.testing import Budget
 
 B, K, G, H, V, T, S, D, E = 2, 6, 3, 4, 2, 9, 13, 8, 5
 
@@ -80,16 +79,12 @@ def formula(arrays, learned, seen, bias, real, mistake=None):
 
 
 def budgets(arrays, learned, seen, bias=None):
-    """Return what talking heads may differ by: as `mhakit.testing.budget` has it."""
-    dtype = arrays[0].dtype
-    real, finest = (np.float64, np.longdouble) if dtype == np.float64 else (np.float32, np.float64)
-    exact = formula(arrays, learned, seen, bias, finest)
-    plain = formula(arrays, learned, seen, bias, real)
-    half = float(ml_dtypes.finfo(dtype).eps) / 2
-    return [
-        Budget(e, 2 * float(np.abs(p - e).max() + half * np.abs(e).max()))
-        for e, p in zip(exact, plain, strict=True)
-    ]
+    """Return what the output of talking heads and their weights may be."""
+
+    def result(place):
+        return lambda real: formula(arrays, learned, seen, bias, real)[place]
+
+    return [budget_of(result(place), arrays[0].dtype) for place in (0, 1)]
 
 
 class Idle(HeadMixing):
