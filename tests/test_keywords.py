@@ -5,16 +5,13 @@ import numpy as np
 import pytest
 
 import mhakit
+from material.score_mods import alibi
 from material.simulation import SIMULATED
 from mhakit.backends.reference import visible_sources
 from mhakit.testing import Sizes, assert_within, budget, covering_array, draw
 from mhakit.validation import as_problem
 
 B, H = 2, 4
-
-
-def alibi(score, b, h, t, s, slopes):
-    return score - slopes[h] * type(score)(abs(t - s))
 
 
 def per_batch(score, b, h, t, s, slopes):

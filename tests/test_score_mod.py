@@ -7,17 +7,13 @@ import numpy as np
 import pytest
 
 import mhakit
+from material.score_mods import alibi
 from material.simulation import SIMULATED
 from mhakit import CompileError
 from mhakit.problem import computation_dtype
 from mhakit.testing import Sizes, assert_within, budget, draw
 
 SIZES = Sizes(2, 4, 2, 3, 5, 4, 3) if SIMULATED else Sizes(2, 4, 2, 40, 70, 16, 12)
-
-
-def alibi(score, b, h, t, s, slopes):
-    """Press, Smith and Lewis, arXiv:2108.12409: a penalty linear in the distance."""
-    return score - slopes[h] * type(score)(abs(t - s))
 
 
 def relative_position(score, b, h, t, s, table):
