@@ -20,6 +20,7 @@ from mhakit import backends
 
 pytest.register_assert_rewrite("material")  # what fails there is told as in a test
 
+from material.places import ROOT  # noqa: E402
 from material.simulation import SIMULATED  # noqa: E402
 
 DTYPES = {
@@ -132,6 +133,12 @@ def _run_block(manager, place, *arguments):
     failures.sort(key=lambda failure: isinstance(failure[0], threading.BrokenBarrierError))
     for error, trace in failures[:1]:
         raise error.with_traceback(trace)
+
+
+@pytest.fixture
+def from_the_checkout(monkeypatch):
+    """The checkout on the path, where asv finds the benchmarks."""
+    monkeypatch.syspath_prepend(str(ROOT))
 
 
 @pytest.fixture(params=["serial", "parallel"])

@@ -5,13 +5,12 @@ import os
 import platform
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-pytest.importorskip("asv", reason="asv comes with the extra bench")
+from material.places import ROOT
 
-ROOT = Path(__file__).parent.parent
+pytest.importorskip("asv", reason="asv comes with the extra bench")
 
 
 SETUP = "import mhakit.testing.environments as all; all.setup()"

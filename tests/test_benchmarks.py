@@ -7,19 +7,14 @@ import json
 import re
 import sys
 import textwrap
-from pathlib import Path
 
 import pytest
 
+from material.places import ROOT
 from mhakit.testing import benchmarks
 
-ROOT = Path(__file__).parent.parent
+pytestmark = pytest.mark.usefixtures("from_the_checkout")
 MODULES = sorted(path.stem for path in (ROOT / "asv_benchmarks").glob("bench_*.py"))
-
-
-@pytest.fixture(autouse=True)
-def from_the_checkout(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT))
 
 
 def loaded_of(cls):

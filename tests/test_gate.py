@@ -4,18 +4,14 @@ import json
 import math
 import subprocess
 import sys
-from pathlib import Path
 from statistics import median
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
-RECORDED = ROOT / "tests" / "data" / "gate"
+from material.places import DATA, ROOT
 
-
-@pytest.fixture(autouse=True)
-def from_the_checkout(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT))
+pytestmark = pytest.mark.usefixtures("from_the_checkout")
+RECORDED = DATA / "gate"
 
 
 def records(kind):

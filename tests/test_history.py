@@ -1,16 +1,10 @@
 """The history of ratios that the repository keeps, and what keeps it."""
 
 import json
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
-
-
-@pytest.fixture(autouse=True)
-def from_the_checkout(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT))
+pytestmark = pytest.mark.usefixtures("from_the_checkout")
 
 
 def test_a_range_without_commits_is_named(monkeypatch, capsys):

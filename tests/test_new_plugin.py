@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 import tomllib
-from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
+from material.places import ROOT
 from mhakit.cli.commands import command
 
-PEAK = Path(__file__).parents[1] / "plugins" / "mhakit-peak"
+PEAK = ROOT / "plugins" / "mhakit-peak"
 ITS_OWN = {"README.md", "src/mhakit_peak/__init__.py", "tests/test_peak.py"}
 
 

@@ -7,13 +7,13 @@ import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
+from material.places import ROOT
 from mhakit.testing import LAWS
 
-PLUGINS = Path(__file__).parents[1] / "plugins"
+PLUGINS = ROOT / "plugins"
 USE_PEAK = """
 import numpy as np, mhakit
 heads = np.array([[[[1.0, -2.0]], [[-3.0, 2.0]]]], np.float32)

@@ -1,13 +1,12 @@
 """The README's code runs as it stands, one block after the other."""
 
 import re
-from pathlib import Path
 
 import numpy as np
 
 import mhakit
+from material.places import ROOT
 
-ROOT = Path(__file__).parent.parent
 BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import runpy
 from importlib.util import find_spec
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,10 +12,8 @@ import pytest
 import mhakit
 from material.arrays import draw
 from material.layers import M
+from material.places import DATA
 from mhakit.errors import DTypeError, ParameterError, ShapeError
-
-DATA = Path(__file__).parents[1] / "data"
-
 
 torch_layers = SimpleNamespace(**runpy.run_path(str(DATA / "make_torch_layers.py")))
 LIVE = ["live"] if find_spec("torch") else []

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import numpy as np
 import safetensors.numpy
 
+from material.places import DATA
 from mhakit.models.encoder import SAMPLE
 from mhakit.models.sample import make
 
-DATA = Path(__file__).parents[1] / "data"
 SENTENCES = (DATA / "sentences.txt").read_text(encoding="utf-8").splitlines()
 CAT = SENTENCES[0]
 FULL = make.full_checkpoint()

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from material.checkpoints import CAT, DATA, FULL, SENTENCES, all_weights
+from material.checkpoints import CAT, FULL, SENTENCES, all_weights
+from material.places import DATA
 from mhakit import models
 from mhakit.models.encoder import SAMPLE
 

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 
 from material.broken_plugins import BROKEN
 from material.distributions import FLOAT32, REGISTER_GOOD, SCORE_MOD, Unregistered, only
+from material.places import ROOT
 from mhakit import registry
 from mhakit.errors import MhakitError, MhakitWarning, PluginError
 
 
 def quoted_errors():
     """Return each error of the authors' page as a pattern, … standing for anything."""
-    text = (Path(__file__).parents[2] / "plugins" / "README.md").read_text(encoding="utf-8")
+    text = (ROOT / "plugins" / "README.md").read_text(encoding="utf-8")
     tables = text[text.index("| why a plugin was left out") :]
     rows = re.findall(r"^\| (`.*?`) \| ", tables, re.MULTILINE)
     quotes = [quote for row in rows for quote in re.findall("`(.*?)`", row)]
