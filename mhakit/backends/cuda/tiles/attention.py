@@ -7,11 +7,8 @@ online, in powers of two.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from mhakit.backends.cuda.tiles.fragments import (
     add_product,
-    as_operand,
     copy_rows,
     lane_of,
     score_products,
@@ -19,7 +16,8 @@ from mhakit.backends.cuda.tiles.fragments import (
     warp_of,
 )
 from mhakit.backends.cuda.tiles.machine import Machine, Number, State
-from mhakit.backends.cuda.tiles.scores import LOG2E, Place, change, hide, place_of, seen_words
+from mhakit.backends.cuda.tiles.scores import Place, change, hide, hides, place_of, seen_words
+from mhakit.backends.cuda.tiles.softmax import across, lse_of, weigh
 from mhakit.backends.cuda.tiles.specials import (
     add_marked,
     clear_marks,
@@ -68,26 +66,26 @@ def attend(m: Machine, variant: Variant) -> None:
             (first, past),
         )  # fmt: skip
         m.commit()
-        scores = change(m, variant, place, tile, score_products(m, variant))
+        scores = change(m, variant, place, tile, _score(m, variant))
         nothing = [m.word(0)] * variant.groups
-        hides = _hides(m, variant, place, tile)
+        hiding = hides(m, variant, place, tile)
 
         def hidden(state: State) -> State:
             changed = hide(m, variant, place, tile, state[0])
             return [changed, seen_words(m, changed)]
 
-        scores, seen = m.choose(hides, [scores, nothing], hidden)
-        sums, tops, totals, weights = _weigh(m, variant, scores, sums, tops, totals)
+        scores, seen = m.choose(hiding, [scores, nothing], hidden)
+        sums, tops, totals, weights = weigh(m, variant, scores, sums, tops, totals)
         m.wait(0)
 
         def look(state: State) -> State:
-            return [m.barrier_any(has_specials(m, variant))]
+            return [m.barrier_any(has_specials(m, variant, variant.value))]
 
         def pass_by(state: State) -> State:
             m.barrier()
             return state
 
-        (special,) = m.choose(hides, [tile < 0], look, pass_by)
+        (special,) = m.choose(hiding, [tile < 0], look, pass_by)
 
         def clear(state: State) -> State:
             clear_marks(m, variant)
@@ -99,7 +97,7 @@ def attend(m: Machine, variant: Variant) -> None:
 
         def note(state: State) -> State:
             m.choose(marked, [], lambda state: state, clear)
-            sort_out(m, variant)
+            sort_out(m, variant, variant.value, variant.kinds)
             m.barrier()
             mark_specials(m, variant, seen)
             m.barrier()  # kinds lie where the next keys will
@@ -120,7 +118,7 @@ def attend(m: Machine, variant: Variant) -> None:
     m.wait(0)
     m.barrier()
     m.anew()
-    totals = [_across(m, total, lambda a, b: a + b) for total in totals]
+    totals = [across(m, total, lambda a, b: a + b) for total in totals]
     _store_lse(m, variant, place, tops, totals)
     sums = m.choose(marked, sums, lambda sums: add_marked(m, variant, sums))
     for row, total in enumerate(totals):
@@ -133,12 +131,10 @@ def attend(m: Machine, variant: Variant) -> None:
     )
 
 
-def _hides(m: Machine, variant: Variant, place: Place, tile: Number) -> Number:
-    """Return whether a tile hides a source from any of the block's targets."""
-    source, span = tile * SOURCES, place.span
-    if variant.hides_anywhere:
-        return source >= 0
-    return (source < span.all_first) | (source + SOURCES > span.all_past)
+def _score(m: Machine, variant: Variant) -> list[list[State]]:
+    """Return the bare scores of a tile whose queries and keys have arrived."""
+    row = warp_of(m) * (16 * variant.groups)
+    return score_products(m, variant, variant.key, row, m.int32(0), SOURCES)
 
 
 def _start(m: Machine, variant: Variant, h: Number) -> State:
@@ -158,52 +154,6 @@ def _start(m: Machine, variant: Variant, h: Number) -> State:
     return [sums, [top] * (2 * variant.groups), [total] * (2 * variant.groups), h < 0]
 
 
-def _weigh(
-    m: Machine,
-    variant: Variant,
-    scores: list[list[State]],
-    sums: list[list[State]],
-    tops: State,
-    totals: State,
-) -> tuple[list[list[State]], State, State, list[list[State]]]:
-    """Turn scores into weights under the new top of each row; carry the sums over to it."""
-    factor = m.field("factor")
-    tops, totals = list(tops), list(totals)
-    sums = [[list(four) for four in group] for group in sums]
-    weights = [[list(four) for four in group] for group in scores]
-    for row in range(2 * variant.groups):
-        group, pair = row // 2, (2 * (row % 2), 2 * (row % 2) + 1)
-        top = scores[group][0][pair[0]]
-        for four in scores[group]:
-            for i in pair:
-                top = m.maximum(top, four[i])
-        top = m.maximum(tops[row], _across(m, top, m.maximum))
-        base = m.select(top == float("-inf"), m.float32(0.0), top)
-        carry = m.exp2((tops[row] - base) * factor)
-        partial = m.float32(0.0)
-        for four in weights[group]:
-            for i in pair:
-                four[i] = m.exp2((four[i] - base) * factor)  # the top's weight is exactly 1
-                partial = partial + four[i]
-        tops[row], totals[row] = top, m.fma(totals[row], carry, partial)
-        for four in sums[group]:
-            for i in pair:
-                four[i] = four[i] * carry
-    packed = [
-        [[m.pack(group[n][i], group[n][i + 1]) for n, i in as_operand(k)]
-         for k in range(SOURCES // 16)]
-        for group in weights
-    ]  # fmt: skip
-    return sums, tops, totals, packed
-
-
-def _across(m: Machine, x: Number, join: Callable[[Number, Number], Number]) -> Number:
-    """Join a number of the four lanes that share a row."""
-    for mask in (1, 2):
-        x = join(x, m.shuffle(x, mask))
-    return x
-
-
 def _store_lse(m: Machine, variant: Variant, place: Place, tops: State, totals: State) -> None:
     """Write the natural log of each row's sum, float32 (B, H, T), where asked."""
     lse = m.field("lse")
@@ -212,8 +162,7 @@ def _store_lse(m: Machine, variant: Variant, place: Place, tops: State, totals: 
         head = place.b * m.int32(m.field("H")) + place.h
         for row in range(2 * variant.groups):
             t = place.first_row + warp_of(m) * (16 * variant.groups) + (lane_of(m) >> 2) + 8 * row
-            logarithm = m.select(totals[row] == 1.0, m.float32(0.0), m.log2(totals[row]))
-            result = m.fma(logarithm, 1 / LOG2E, tops[row] * m.field("unit"))
+            result = lse_of(m, tops[row], totals[row])
             address = lse + (m.int64(head) * m.field("T") + m.int64(t)) * 4
             m.store_float32(address, result, ((lane_of(m) & 3) == 0) & (t < place.past_row))
         return state

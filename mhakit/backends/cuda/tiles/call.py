@@ -75,10 +75,13 @@ def blocks_of(problem: Problem, variant: Variant) -> int:
     return B * H * -(-T // variant.rows)
 
 
-def fields_of(problem: Problem, variant: Variant, out: Any, lse: Any | None) -> dict[str, Any]:
+def fields_of(
+    problem: Problem, variant: Variant, out: Any, lse: Any | None, parts: Any | None = None
+) -> dict[str, Any]:
     """Return what `mhakit.backends.cuda.tiles.fields` names.
 
-    All arrays of the problem lie on the device, ``query_offset`` and ``key_lengths`` too.
+    All arrays of the problem lie on the device, ``query_offset`` and ``key_lengths`` too, and
+    what `mhakit.backends.cuda.tiles.decoding` merges in ``parts``.
     """
     views = {
         "query": view_of(problem.query), "key": view_of(problem.key),
@@ -96,7 +99,7 @@ def fields_of(problem: Problem, variant: Variant, out: Any, lse: Any | None) -> 
             fields[f"{name}_{axis}"] = stride
     for name, array in (
         ("lse", lse), ("sinks", problem.sinks), ("offsets", problem.query_offset),
-        ("lengths", problem.key_lengths),
+        ("lengths", problem.key_lengths), ("parts", parts),
     ):  # fmt: skip
         fields[name] = 0 if array is None else view_of(array).address
     B, H, T, _ = views["query"].shape

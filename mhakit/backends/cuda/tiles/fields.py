@@ -7,6 +7,7 @@ __all__ = ["FLOATS", "INTEGERS"]
 INTEGERS = (
     # addresses; 0 where there is no such array
     "query", "key", "value", "out", "lse", "sinks", "bias", "mask", "offsets", "lengths",
+    "parts",
     # bytes between neighbours along an axis
     "query_b", "query_h", "query_t", "key_b", "key_h", "key_s", "value_b", "value_h", "value_s",
     "out_b", "out_h", "out_t", "bias_b", "bias_h", "bias_t", "bias_s",

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from mhakit.backends.cuda.tiles.layout import Layout
 from mhakit.backends.cuda.tiles.machine import WARP, Machine, Number, State
-from mhakit.backends.cuda.tiles.variant import SOURCES, Variant
+from mhakit.backends.cuda.tiles.variant import Variant
 
 __all__ = [
     "add_product",
@@ -37,10 +37,12 @@ def warp_of(m: Machine) -> Number:
 def chunks_of(
     m: Machine, variant: Variant, layout: Layout, rows: int
 ) -> Iterator[tuple[Number, Number]]:
-    """Yield the row and chunk of each 16 bytes of a tile that are this thread's to move."""
+    """Yield the row and chunk of each 16 bytes of a tile that are this thread's to move.
+
+    Where rows do not divide among threads, some get rows past the last.
+    """
     chunks, threads = layout.chunks, variant.threads
-    assert rows * chunks % threads == 0
-    for turn in range(rows * chunks // threads):
+    for turn in range(-(-rows * chunks // threads)):
         if threads % chunks == 0:
             yield m.thread // chunks + turn * (threads // chunks), m.thread % chunks
         else:
@@ -69,19 +71,23 @@ def copy_rows(
         m.copy(layout.place(row, chunk) + layout.start, address, seen)
 
 
-def score_products(m: Machine, variant: Variant) -> list[list[State]]:
-    """Return this warp's queries @ keys^T: [group of 16 targets][8 sources] -> 4 float32."""
-    lane, query, key = lane_of(m), variant.query, variant.key
-    rows = warp_of(m) * (16 * variant.groups) + (lane & 15)
-    queries = query.place(rows, lane >> 4)
-    keys = key.place((lane & 7) + ((lane >> 4) << 3), (lane >> 3) & 1)
-    scores = [[[m.float32(0.0)] * 4 for _ in range(SOURCES // 8)] for _ in range(variant.groups)]
+def score_products(
+    m: Machine, variant: Variant, key: Layout, row: Number, source: Number, sources: int
+) -> list[list[State]]:
+    """Return queries @ keys^T, [group of 16 targets][8 sources] -> 4 float32.
+
+    This warp's are the rows ``row`` and on of the queries, and of the keys ``source`` and on.
+    """
+    lane, query = lane_of(m), variant.query
+    queries = query.place(row + (lane & 15), lane >> 4)
+    keys = key.place(source + (lane & 7) + ((lane >> 4) << 3), (lane >> 3) & 1)
+    scores = [[[m.float32(0.0)] * 4 for _ in range(sources // 8)] for _ in range(variant.groups)]
     for k in range(variant.D // 16):
         asked = [
             m.load_matrices(query.step(queries, 16 * group, 2 * k), transposed=False)
             for group in range(variant.groups)
         ]
-        for pair in range(SOURCES // 16):
+        for pair in range(sources // 16):
             found = m.load_matrices(key.step(keys, 16 * pair, 2 * k), transposed=False)
             for group in range(variant.groups):
                 for half in (0, 1):

@@ -12,11 +12,12 @@ from numba.cuda.cudadrv import driver
 
 from mhakit.backends.cuda.tiles.call import blocks_of, fields_of, variant_of
 from mhakit.backends.cuda.tiles.fields import FLOATS, INTEGERS
+from mhakit.backends.cuda.tiles.kernels import AnyVariant
 from mhakit.backends.cuda.tiles.program import program
-from mhakit.backends.cuda.tiles.variant import Variant
+from mhakit.backends.cuda.tiles.segments import decoding_of, launches_of
 from mhakit.problem import Problem
 
-__all__ = ["launch"]
+__all__ = ["launch", "launch_decoding"]
 
 _STATIC = 48 * 1024
 """Bytes of shared memory that a block gets without asking."""
@@ -32,30 +33,45 @@ class _Kernel(NamedTuple):
 def launch(problem: Problem, out: Any, lse: Any | None, stream: Any) -> None:
     """Write attention's output and, where ``lse`` is given, lse, in the order of a stream."""
     variant = variant_of(problem)
-    blocks = blocks_of(problem, variant)
+    numbers = fields_of(problem, variant, out, lse)
+    _start(problem, variant, blocks_of(problem, variant), numbers, stream)
+
+
+def launch_decoding(
+    problem: Problem, out: Any, lse: Any | None, parts: Any | None, stream: Any
+) -> None:
+    """Do as `launch` by segments of sources, merged where there are several."""
+    variant = decoding_of(problem)
+    numbers = fields_of(problem, variant, out, lse, parts)
+    for one, blocks in launches_of(problem, variant):
+        _start(problem, one, blocks, numbers, stream)
+
+
+def _start(
+    problem: Problem, variant: AnyVariant, blocks: int, numbers: dict[str, Any], stream: Any
+) -> None:
     if blocks == 0:
         return
-    numbers = fields_of(problem, variant, out, lse)
     arguments: tuple[Any, ...] = (
         tuple(np.int64(numbers[name]) for name in INTEGERS),
         tuple(np.float32(numbers[name]) for name in FLOATS),
     )
     if variant.score_mod:
         arguments += (problem.score_args,)
-    kernel = _kernel_of(variant, problem.score_mod)
+    kernel = _kernel_of(variant, problem.score_mod if variant.score_mod else None)
     _allow_shared(kernel, variant, arguments)
     kernel.dispatcher[blocks, variant.threads, stream, variant.shared_bytes](*arguments)
 
 
 @lru_cache(maxsize=256)
-def _kernel_of(variant: Variant, score_mod: Callable[..., Any] | None) -> _Kernel:
+def _kernel_of(variant: AnyVariant, score_mod: Callable[..., Any] | None) -> _Kernel:
     dispatcher = cuda.jit(
         program(variant, score_mod=score_mod), launch_bounds=(variant.threads, variant.blocks)
     )
     return _Kernel(dispatcher, set())
 
 
-def _allow_shared(kernel: _Kernel, variant: Variant, arguments: tuple[Any, ...]) -> None:
+def _allow_shared(kernel: _Kernel, variant: AnyVariant, arguments: tuple[Any, ...]) -> None:
     """Ask the driver for more shared memory than a block has by itself, once a device."""
     if variant.shared_bytes <= _STATIC:
         return

@@ -99,11 +99,14 @@ class Machine(Protocol):
     def load_shared(self, address: Number) -> State:
         """Return 16 bytes of shared memory, four words."""
 
+    def load_shared_floats(self, address: Number) -> State:
+        """Return 16 bytes of shared memory, four float32."""
+
     def load_word(self, address: Number) -> Number:
         """Return 4 bytes of shared memory."""
 
     def store_shared(self, address: Number, words: State) -> None:
-        """Write one or four words to shared memory."""
+        """Write one or four words or float32 to shared memory."""
 
     def load_int64(self, address: Number) -> Number:
         """Return an int64 of global memory."""
@@ -111,11 +114,14 @@ class Machine(Protocol):
     def load_float32(self, address: Number) -> Number:
         """Return a float32 of global memory."""
 
+    def load_floats(self, address: Number) -> State:
+        """Return 16 bytes of global memory, four float32."""
+
     def load_bool(self, address: Number) -> Number:
         """Return a byte of global memory, whether it is not 0."""
 
     def store_words(self, address: Number, words: State, when: Number) -> None:
-        """Write 16 bytes to global memory, four words, in the threads where ``when`` holds."""
+        """Write four words or float32 to global memory, in the threads where ``when`` holds."""
 
     def store_float32(self, address: Number, x: Number, when: Number) -> None:
         """Write a float32 to global memory in the threads where ``when`` holds."""

@@ -28,17 +28,23 @@ class GlobalMemory:
 
     def __init__(self) -> None:
         self._arrays: list[tuple[int, Array, NDArray[np.uint8], Array | None]] = []
+        self._scratch: set[int] = set()
         self._next = _BASE
 
-    def add(self, array: Array, *, output: bool = False, skew: int = 0) -> int:
+    def add(
+        self, array: Array, *, output: bool = False, scratch: bool = False, skew: int = 0
+    ) -> int:
         """Take an array, which may have any strides, and return its address.
 
-        ``skew`` bytes spoil the alignment.
+        Scratch is an output of which nobody asks the whole, and of which nothing may be read that
+        was not written. ``skew`` bytes spoil the alignment.
         """
         low, high = np.lib.array_utils.byte_bounds(array)
         flat = _bytes(low, high - low, array)
-        written = np.zeros(flat.size, np.uint8) if output else None
+        written = np.zeros(flat.size, np.uint8) if output or scratch else None
         start = self._next + skew
+        if scratch:
+            self._scratch.add(start)
         self._arrays.append((start, array, flat, written))
         self._next += -(-(flat.size + _GAP) // 256) * 256
         first = array.__array_interface__["data"][0]
@@ -52,7 +58,10 @@ class GlobalMemory:
             if start <= flat[0] < start + data.size:
                 if (flat < start).any() or (flat + size > start + data.size).any():
                     raise Fault(f"{verb} of {size} bytes out of bounds of its array")
-                return (data, written), (flat - start)[:, None] + np.arange(size)
+                found = (flat - start)[:, None] + np.arange(size)
+                if verb == "a read" and start in self._scratch and not written[found].all():
+                    raise Fault("a read of scratch that nobody wrote")
+                return (data, written), found
         raise Fault(f"{verb} of {size} bytes where there is no array")
 
     def read(self, addresses: Array, size: int) -> NDArray[np.uint8]:
@@ -74,8 +83,8 @@ class GlobalMemory:
 
     def check_written(self) -> None:
         """Raise unless every byte of every element of the outputs was written."""
-        for _, array, _flat, written in self._arrays:
-            if written is None:
+        for start, array, _flat, written in self._arrays:
+            if written is None or start in self._scratch:
                 continue
             low, _ = np.lib.array_utils.byte_bounds(array)
             first = array.__array_interface__["data"][0] - low

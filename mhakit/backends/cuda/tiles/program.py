@@ -8,10 +8,9 @@ from typing import Any
 from numba import cuda, types
 from numba.cuda.extending import intrinsic
 
-from mhakit.backends.cuda.tiles.attention import attend
 from mhakit.backends.cuda.tiles.fields import FLOATS, INTEGERS
+from mhakit.backends.cuda.tiles.kernels import AnyVariant, kernel_of
 from mhakit.backends.cuda.tiles.ptx import Ptx
-from mhakit.backends.cuda.tiles.variant import Variant
 from mhakit.backends.user_functions import body_of, refuse_raising
 
 __all__ = ["SIGNATURE", "program"]
@@ -23,13 +22,14 @@ SIGNATURE = (
 
 
 def program(
-    variant: Variant,
-    kernel: Callable[..., None] = attend,
+    variant: AnyVariant,
+    kernel: Callable[..., None] | None = None,
     score_mod: Callable[..., Any] | None = None,
 ) -> Callable[..., None]:
     """Return a Python function of `SIGNATURE` that Numba compiles into the kernel.
 
-    With a ``score_mod`` it takes a tuple of its further arguments after them.
+    It is the variant's own ``kernel`` unless another is given. With a ``score_mod`` it takes a
+    tuple of its further arguments after them.
     """
     modifier = None
     if score_mod is not None:
@@ -53,7 +53,8 @@ def program(
                 result = function(builder, [*numbers, *parts[2]])
                 return context.cast(builder, result, call.return_type, types.float32)
 
-            kernel(Ptx(builder, variant.dtype, parts[0], parts[1], modify), variant)
+            emit = kernel_of(variant) if kernel is None else kernel
+            emit(Ptx(builder, variant.dtype, parts[0], parts[1], modify), variant)
             return context.get_dummy_value()
 
         return types.void(integers, floats, arguments), codegen

@@ -181,6 +181,10 @@ class Ptx:
         text = "ld.shared.v4.b32 {$0, $1, $2, $3}, [$4];"
         return self._asm(text, ["word"] * 4, [self.shared + address])
 
+    def load_shared_floats(self, address: Number) -> State:
+        text = "ld.shared.v4.f32 {$0, $1, $2, $3}, [$4];"
+        return self._asm(text, ["float32"] * 4, [self.shared + address])
+
     def load_word(self, address: Number) -> Value:
         return self._asm("ld.shared.b32 $0, [$1];", ["word"], [self.shared + address])[0]
 
@@ -196,6 +200,10 @@ class Ptx:
 
     def load_float32(self, address: Number) -> Value:
         return self._asm("ld.global.f32 $0, [$1];", ["float32"], [address])[0]
+
+    def load_floats(self, address: Number) -> State:
+        text = "ld.global.v4.f32 {$0, $1, $2, $3}, [$4];"
+        return self._asm(text, ["float32"] * 4, [address])
 
     def load_bool(self, address: Number) -> Value:
         return self._asm("ld.global.u8 $0, [$1];", ["word"], [address])[0] != 0

@@ -9,7 +9,17 @@ from mhakit.backends.cuda.tiles.fragments import lane_of, warp_of
 from mhakit.backends.cuda.tiles.machine import Machine, Number, State
 from mhakit.backends.cuda.tiles.variant import SOURCES, Variant
 
-__all__ = ["LOG2E", "Place", "Span", "change", "hide", "place_of", "seen_words"]
+__all__ = [
+    "LOG2E",
+    "Place",
+    "Span",
+    "change",
+    "hide",
+    "hides",
+    "place_of",
+    "seen_words",
+    "sight_of",
+]
 
 LOG2E = 1.4426950408889634074
 _TANH = (-0.0062121386575, 0.0210743841132, -0.0538667495799, 0.1333287115676, -0.3333332992345)
@@ -47,6 +57,19 @@ class Place(NamedTuple):
     """int32, the sources that exist"""
     span: Span
 
+    def source(self, m: Machine, tile: Number) -> Number:
+        """Return the first source of a tile that this thread holds a score of."""
+        return tile * SOURCES + ((lane_of(m) & 3) << 1)
+
+    def target(self, m: Machine, variant: Variant, row: int) -> Number:
+        """Return the target of this thread's row; past the last one it belongs to nobody."""
+        return self.first_row + warp_of(m) * (16 * variant.groups) + (lane_of(m) >> 2) + 8 * row
+
+    def entry(self, m: Machine, variant: Variant, row: int) -> tuple[Number, Number]:
+        """Return head and target of this thread's row, or of the last where there is none."""
+        t = self.target(m, variant, row)
+        return self.h, m.select(t < self.past_row, t, self.past_row - 1)
+
 
 def place_of(m: Machine, variant: Variant) -> Place:
     """Find this block's work: tiles that see most come first, heads in sections.
@@ -68,6 +91,13 @@ def place_of(m: Machine, variant: Variant) -> Place:
     h = pair - b * H
     first_row = tile * variant.rows
     past_row = m.select(T - first_row < variant.rows, T, first_row + variant.rows)
+    return Place(b, h, h // ratio, first_row, past_row, *sight_of(m, b, first_row, past_row))
+
+
+def sight_of(
+    m: Machine, b: Number, first_row: Number, past_row: Number
+) -> tuple[Number, Number, Number, Number, Span]:
+    """Return offset, left, right, length and span of a run of targets."""
     offset = m.load_int64(m.field("offsets") + m.int64(b) * 8)
     length = m.load_int64(m.field("lengths") + m.int64(b) * 8)
     length = _within(m, length, 0, m.field("S"))
@@ -77,7 +107,7 @@ def place_of(m: Machine, variant: Variant) -> Place:
     left, right = offset - m.field("left"), offset + m.field("right")
     left, right = (m.int32(_within(m, x, -_FAR, _FAR)) for x in (left, right))
     span = Span(first, past, all_first, all_past)
-    return Place(b, h, h // ratio, first_row, past_row, offset, left, right, length, span)
+    return offset, left, right, length, span
 
 
 def _seen(m: Machine, t: Number, offset: Number, length: Number) -> tuple[Number, Number]:
@@ -101,31 +131,19 @@ def _elements(
     m: Machine, variant: Variant, place: Place, tile: Number, scores: list[list[State]]
 ) -> Iterator[tuple[int, int, int, Number, Number]]:
     """Yield group, n, i of each score, its row among this thread's, and its source."""
-    lane = lane_of(m)
-    column = tile * SOURCES + ((lane & 3) << 1)
+    column = place.source(m, tile)
     for group in range(variant.groups):
-        for n in range(SOURCES // 8):
+        for n in range(len(scores[group])):
             for i in range(4):
                 yield group, n, i, 2 * group + i // 2, column + (8 * n + i % 2)
 
 
-def _target(m: Machine, variant: Variant, place: Place, row: int) -> Number:
-    """Return the target of this thread's row; past the last one it belongs to nobody."""
-    return place.first_row + warp_of(m) * (16 * variant.groups) + (lane_of(m) >> 2) + 8 * row
-
-
-def _row(m: Machine, variant: Variant, place: Place, row: int) -> Number:
-    """Return the target of this thread's row, or the last one where there is none."""
-    t = _target(m, variant, place, row)
-    return m.select(t < place.past_row, t, place.past_row - 1)
-
-
-def _entry(m: Machine, name: str, place: Place, t: Number, s: Number) -> Number:
+def _entry(m: Machine, name: str, place: Place, row: tuple[Number, Number], s: Number) -> Number:
     """Return the address of [b, h, t, s] of a broadcast array."""
     S = m.int32(m.field("S"))
     s = m.select(s < S, s, S - 1)
     address = m.field(name)
-    for letter, index in (("b", place.b), ("h", place.h), ("t", t), ("s", s)):
+    for letter, index in (("b", place.b), ("h", row[0]), ("t", row[1]), ("s", s)):
         address = address + m.int64(index) * m.field(f"{name}_{letter}")
     return address
 
@@ -137,22 +155,22 @@ def change(
     if not variant.changes:
         return scores
     scores = [[list(four) for four in group] for group in scores]
-    rows = [_row(m, variant, place, row) for row in range(2 * variant.groups)]
+    rows = [place.entry(m, variant, row) for row in range(2 * variant.groups)]
     scale, cap = m.field("scale"), m.field("softcap")
     inverse = m.reciprocal(cap) if variant.softcap else scale
     for group, n, i, row, s in _elements(m, variant, place, tile, scores):
-        t, x = rows[row], scores[group][n][i]
+        (h, t), x = rows[row], scores[group][n][i]
         factor = scale
         if variant.softcap:
             x, factor = _tanh(m, x * scale * inverse), cap
         if variant.bias:
-            bias = m.load_float32(_entry(m, "bias", place, t, s))
+            bias = m.load_float32(_entry(m, "bias", place, (h, t), s))
             x = m.fma(x, factor, bias)
         else:
             x = x * factor
         if variant.score_mod:
             position = m.int32(m.int64(t) + place.offset)
-            x = m.modify(x, place.b, place.h, position, s)
+            x = m.modify(x, place.b, h, position, s)
         if variant.bias:
             x = m.select(bias == float("-inf"), float("-inf"), x)
         scores[group][n][i] = x
@@ -172,17 +190,25 @@ def _tanh(m: Machine, x: Number) -> Number:
     return m.select(size < 0.6, near, far)
 
 
+def hides(m: Machine, variant: Variant, place: Place, tile: Number) -> Number:
+    """Return whether a tile hides a source from any of the block's targets."""
+    source, span = tile * SOURCES, place.span
+    if variant.hides_anywhere:
+        return source >= 0
+    return (source < span.all_first) | (source + SOURCES > span.all_past)
+
+
 def hide(
     m: Machine, variant: Variant, place: Place, tile: Number, scores: list[list[State]]
 ) -> list[list[State]]:
     """Return scores with -inf for every source that its target does not see."""
     scores = [[list(four) for four in group] for group in scores]
     for group, n, i, row, s in _elements(m, variant, place, tile, scores):
-        t = _target(m, variant, place, row)
+        t = place.target(m, variant, row)
         seen = (s - t >= place.left) & (s - t <= place.right) & (s < place.length)
         if variant.mask:
-            t = _row(m, variant, place, row)
-            seen = seen & m.load_bool(_entry(m, "mask", place, t, s))
+            entry = _entry(m, "mask", place, place.entry(m, variant, row), s)
+            seen = seen & m.load_bool(entry)
         scores[group][n][i] = m.select(seen, scores[group][n][i], float("-inf"))
     return scores
 

@@ -9,10 +9,18 @@ who may not see it, and noted for those who may: mma counts, for each target and
 from __future__ import annotations
 
 from mhakit.backends.cuda.tiles.fragments import add_product, chunks_of
+from mhakit.backends.cuda.tiles.layout import Layout
 from mhakit.backends.cuda.tiles.machine import Machine, Number, State
 from mhakit.backends.cuda.tiles.variant import SOURCES, Variant
 
-__all__ = ["add_marked", "clear_marks", "has_specials", "mark_specials", "sort_out"]
+__all__ = [
+    "add_marked",
+    "add_specials",
+    "clear_marks",
+    "has_specials",
+    "mark_specials",
+    "sort_out",
+]
 
 _BITS = {"bfloat16": (0x7F80, 0x007F, 0x3F80), "float16": (0x7C00, 0x03FF, 0x3C00)}
 """Of a 16-bit number: the exponent, the mantissa, and 1.0."""
@@ -20,12 +28,12 @@ _COUNTS = {"bfloat16": (0x3D80, 0x4180, 0x4580), "float16": (0x2C00, 0x4C00, 0x6
 """2^-4, 2^4 and 2^12: what a NaN, a +inf and a -inf count for; 16 sources need no carry."""
 
 
-def has_specials(m: Machine, variant: Variant) -> Number:
+def has_specials(m: Machine, variant: Variant, value: Layout) -> Number:
     """Return whether this thread copied a value that is not finite; its copies have arrived."""
     exponent = _BITS[variant.dtype][0]
     found = m.word(0)
-    for row, chunk in chunks_of(m, variant, variant.value, SOURCES):
-        for word in m.load_shared(variant.value.place(row, chunk) + variant.value.start):
+    for row, chunk in chunks_of(m, variant, value, SOURCES):
+        for word in m.load_shared(value.place(row, chunk) + value.start):
             for shift in (0, 16):
                 mask = exponent << shift
                 found = found | m.word((word & mask) == mask)
@@ -69,6 +77,35 @@ def mark_specials(m: Machine, variant: Variant, seen: list[Number]) -> None:
     m.loop(m.int32(0), m.int32(SOURCES // 16), [], of_sources)
 
 
+def add_specials(
+    m: Machine, variant: Variant, kinds: Layout, seen: list[Number], k: Number, sums: list[State]
+) -> list[State]:
+    """Return the sums of 16 targets, and to each the NaN and infinities that it sees.
+
+    They are of sources 16 k + … of a tile that was sorted out, ``seen`` as `seen_words` are. Once
+    added they take part in what comes after: infinity times a weight of 0 is NaN.
+    """
+    flags = [_pair(m, seen[0], bit, _BITS[variant.dtype][2]) for bit in (0, 2, 4, 6)]
+    none = [[[m.float32(0.0)] * 4 for _ in (0, 1)]]
+    added: list[State] = []
+    for pair in range(variant.E // 16):
+        (counts,) = add_product(m, kinds, [flags], k, pair, none)
+        found = m.word(0)
+        for count in (x for four in counts for x in four):
+            found = found | m.word(count != 0.0)
+
+        def add(columns: State, counts: list[State] = counts) -> State:
+            marks = [[_kinds_in(m, m.word(m.int32(x * 16.0))) for x in four] for four in counts]
+            return [
+                [_with(m, *both) for both in zip(*fours, strict=True)]
+                for fours in zip(columns, marks, strict=True)
+            ]
+
+        # a branch for each pair: all at once would need more registers than there are
+        added += m.choose(m.barrier_any(found != 0), sums[2 * pair : 2 * pair + 2], add)
+    return added
+
+
 def add_marked(m: Machine, variant: Variant, sums: list[list[State]]) -> list[list[State]]:
     """Return sums + the NaN and infinities that were noted for each."""
     added: list[list[State]] = []
@@ -98,9 +135,8 @@ def _pair(m: Machine, word: Number, bit: int, one: int) -> Number:
     return low * one | high * (one << 16)
 
 
-def sort_out(m: Machine, variant: Variant) -> None:
+def sort_out(m: Machine, variant: Variant, value: Layout, kinds: Layout) -> None:
     """Put 0 for each value that is not finite, and what it counts for into the tile of kinds."""
-    value, kinds = variant.value, variant.kinds
     exponent, mantissa, _ = _BITS[variant.dtype]
     nan, positive, negative = _COUNTS[variant.dtype]
     for row, chunk in chunks_of(m, variant, value, SOURCES):

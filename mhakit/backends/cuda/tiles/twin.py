@@ -178,6 +178,9 @@ class Twin:
         words = self.shared.read(self._all(address), 16, self.thread).view(np.uint32)
         return [words[:, i].copy() for i in range(4)]
 
+    def load_shared_floats(self, address: Number) -> State:
+        return [word.view(np.float32) for word in self.load_shared(address)]
+
     def load_word(self, address: Number) -> Number:
         return self.shared.read(self._all(address), 4, self.thread).view(np.uint32)[:, 0]
 
@@ -197,6 +200,10 @@ class Twin:
 
     def load_float32(self, address: Number) -> Number:
         return self._load(address, 4, np.float32)
+
+    def load_floats(self, address: Number) -> State:
+        floats = self.memory.read(self._all(address), 16).view(np.float32)
+        return [floats[:, i].copy() for i in range(4)]
 
     def load_bool(self, address: Number) -> Number:
         return self._load(address, 1, np.uint8) != 0
