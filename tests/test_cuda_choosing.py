@@ -36,7 +36,10 @@ def chosen(monkeypatch):
 def test_what_the_tiles_take_is_explained_as_theirs(chosen):
     plan = chosen(*draw(SIZES._replace(T=130), HALF), causal="bottom_right")
     assert plan.kernel == "cuda.attention, tiles by mma.sync, bfloat16-D64-128x64-4w"
-    assert plan.why == "tile kernels take this dtype, these widths and these keywords"
+    assert plan.why == (
+        "T * H / G is 260, decoding takes 16 at most; "
+        "tile kernels take this dtype, these widths and these keywords"
+    )
     assert (plan.tile, plan.threads) == ((128, 64), 128)
     # of each head: targets 0 to 127 see up to source 147, 128 and 129 see all
     assert (plan.tiles_full, plan.tiles_border, plan.tiles_skipped) == (8 * 2, 8 * 4, 0)

@@ -1,4 +1,4 @@
-"""What the tile kernels are handed: their launch is done by their NumPy twin."""
+"""What the tile kernels are handed: their launches are done by their NumPy twins."""
 
 import ml_dtypes
 import numpy as np
@@ -16,10 +16,11 @@ def sloped(score, b, h, t, s, slopes):
 
 @pytest.fixture
 def tiles(device, monkeypatch):
-    """The tile kernels' launch done by their NumPy twin, on what lies at the addresses it gets."""
+    """The tile kernels' launches done by their NumPy twins, on what lies at the addresses given."""
     from mhakit.backends.cuda import presence
     from mhakit.backends.cuda import tiles as package
     from mhakit.backends.cuda.check.twins import run_twin
+    from mhakit.backends.cuda.tiles.segments import decoding_of, parts_shape
 
     launches = []
 
@@ -29,33 +30,41 @@ def tiles(device, monkeypatch):
         memory_of = type("Memory", (), {"__array_interface__": told})
         return np.asarray(memory_of()).view(view.dtype)
 
-    def attend(problem, out, lse, *, stream):
+    def attend(problem, out, lse, *, stream, variant=None):
         launches.append((problem, out, lse, stream))
         names = ("query", "key", "value", "mask", "bias", "sinks", "query_offset", "key_lengths")
         views = {name: getattr(problem, name) for name in names}
         there = {name: None if view is None else numbers(view) for name, view in views.items()}
         args = tuple(np.asarray(getattr(array, "_ary", array)) for array in problem.score_args)
-        output, sums = run_twin(problem._replace(**there, score_args=args))
+        output, sums = run_twin(problem._replace(**there, score_args=args), variant)
         numbers(out)[...] = output
         if lse is not None:
             numbers(lse)[...] = sums
 
+    def decode(problem, out, lse, parts, *, stream):
+        shape = parts_shape(problem)
+        assert (parts and parts.shape) == shape
+        if shape is not None:
+            numbers(parts)[...] = 0  # it is there, as large as it must be
+        attend(problem, out, lse, stream=stream, variant=decoding_of(problem))
+
     monkeypatch.setattr(presence, "capability_of", lambda array: (9, 0))
     monkeypatch.setattr(package, "attend", attend)
+    monkeypatch.setattr(package, "decode", decode)
     return launches
 
 
-@pytest.mark.parametrize("where", ["host", "device"])
-def test_the_tile_kernels_get_what_they_read_and_their_results_come_back(where, tiles):
+@pytest.mark.parametrize(("where", "T"), [("host", 9), ("device", 9), ("host", 5), ("device", 5)])
+def test_the_tile_kernels_get_what_they_read_and_their_results_come_back(where, T, tiles):
     dtype = np.dtype(ml_dtypes.bfloat16)
-    query, key, value = draw(Sizes(2, 4, 2, 5, 70, 32, 32), dtype)
+    query, key, value = draw(Sizes(2, 4, 2, T, 270, 32, 32), dtype)
     real = np.float64 if where == "host" else np.float32
     given = {
-        "mask": np.random.default_rng(0).random((4, 1, 70)) < 0.7,
-        "bias": np.linspace(-1, 1, 70, dtype=real), "sinks": np.linspace(0, 1, 4, dtype=real),
+        "mask": np.random.default_rng(0).random((4, 1, 270)) < 0.7,
+        "bias": np.linspace(-1, 1, 270, dtype=real), "sinks": np.linspace(0, 1, 4, dtype=real),
     }  # fmt: skip
     slopes = np.linspace(0, 0.1, 4, dtype=np.float32)
-    keywords = {"key_lengths": [70, 31], "causal": "bottom_right", "score_mod": sloped}
+    keywords = {"key_lengths": [270, 31], "causal": "bottom_right", "score_mod": sloped}
     expected, expected_lse = budget(
         "attention", query, key, value, **given, **keywords, score_args=(slopes,)
     )
@@ -89,14 +98,15 @@ def test_lse_is_no_array_for_the_tile_kernels_where_nobody_wants_it(tiles):
     assert tiles[0][2] is None
 
 
-def test_a_tile_kernel_that_fails_is_named(tiles, monkeypatch):
+@pytest.mark.parametrize(("verb", "T"), [("attend", 17), ("decode", 16)])
+def test_a_tile_kernel_that_fails_is_named(verb, T, tiles, monkeypatch):
     from mhakit.backends.cuda import tiles as package
 
     def fail(*given, stream):
         raise RuntimeError("CUDA_ERROR_LAUNCH_FAILED")
 
-    monkeypatch.setattr(package, "attend", fail)
-    arrays = draw(Sizes(1, 1, 1, 3, 5, 32, 32), np.float16)
+    monkeypatch.setattr(package, verb, fail)
+    arrays = draw(Sizes(1, 1, 1, T, 5, 32, 32), np.float16)
     message = "kernel of attention must run to its end on the device, got RuntimeError: CUDA_ERROR"
     with pytest.raises(KernelError, match=message):
         mhakit.attention(*arrays, backend="cuda")

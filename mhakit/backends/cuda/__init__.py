@@ -3,8 +3,8 @@
 ``launch`` compiles and starts, ``memory`` copies and borrows, ``calling`` is one call of a verb;
 ``storage`` converts numbers and ``blocks`` is what kernels of scores share. The kernels:
 ``attention``, ``scoring``, ``weighing``, ``softmax``, ``weighted_sum``, ``merging``,
-``combination``, and ``tiled_attention``, which brings a problem to the kernels of ``tiles``.
-``choosing`` says which kernel of attention takes a problem.
+``combination``, and ``tiled_attention`` and ``decoding``, which bring a problem to the kernels of
+``tiles``. ``choosing`` says which kernel of attention takes a problem.
 """
 
 from mhakit.backends.cuda import importing as importing  # isort: split

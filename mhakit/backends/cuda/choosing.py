@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from mhakit.backends.cuda import attention, presence, tiled_attention
+from mhakit.backends.cuda import attention, decoding, presence, tiled_attention
 from mhakit.problem import Problem
 
 __all__ = ["Choice", "attend", "choose", "describe"]
@@ -21,21 +21,32 @@ class Choice(NamedTuple):
 
 
 def choose(problem: Problem, out: Any = None) -> Choice:
-    """Return the kernel that takes a problem: tiles what they can, plain blocks all else.
+    """Return the kernel that takes a problem: few targets are decoded, plain blocks take the rest.
 
     An ``out`` on the device whose rows the tiles cannot write goes to plain blocks, too.
     """
     capability = presence.capability_of(problem.query)
     if capability is None:
-        reason: str | None = "Numba's simulator has no tensor cores"
-    else:
-        reason = tiled_attention.refusal(problem, capability, out)
+        return _plain("Numba's simulator has no tensor cores")
+    undecoded = decoding.refusal(problem, capability, out)
+    if undecoded is None:
+        return Choice(
+            decoding.attend,
+            decoding.describe,
+            "all targets of the heads that share a key head fit one tile: keys and values are "
+            "read once",
+        )
+    reason = tiled_attention.refusal(problem, capability, out)
     if reason is None:
         return Choice(
             tiled_attention.attend,
             tiled_attention.describe,
-            "tile kernels take this dtype, these widths and these keywords",
+            f"{undecoded}; tile kernels take this dtype, these widths and these keywords",
         )
+    return _plain(reason)
+
+
+def _plain(reason: str) -> Choice:
     return Choice(
         attention.attend,
         attention.describe,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from mhakit.backends.cuda import attention, tiles
+from mhakit.backends.cuda import attention, memory, tiles
 from mhakit.backends.cuda.calling import Call
 from mhakit.backends.cuda.launch import naming
 from mhakit.backends.cuda.memory import core_of
@@ -15,7 +16,7 @@ from mhakit.backends.cuda.tiles.variant import SOURCES
 from mhakit.device import DeviceArray
 from mhakit.problem import Problem
 
-__all__ = ["attend", "describe", "refusal"]
+__all__ = ["attend", "describe", "refusal", "run"]
 
 _GIVEN = ("query", "key", "value", "mask", "bias", "sinks", "query_offset", "key_lengths")
 _READ = {"bias": np.float32, "sinks": np.float32, "query_offset": np.int64, "key_lengths": np.int64}
@@ -24,6 +25,18 @@ _READ = {"bias": np.float32, "sinks": np.float32, "query_offset": np.int64, "key
 
 def attend(problem: Problem, out: Any, *, wants_lse: bool = True) -> Any:
     """Write attention's output, (B, H, T, E), to ``out``; return lse, (B, H, T), if wanted."""
+    return run(problem, out, tiles.attend, wants_lse=wants_lse)
+
+
+def run(
+    problem: Problem,
+    out: Any,
+    launch: Callable[..., None],
+    scratch: tuple[int, ...] | None = None,
+    *,
+    wants_lse: bool,
+) -> Any:
+    """Launch tile kernels on a problem; where they need float32 ``scratch``, they get it, too."""
     B, H, T, _ = problem.query.shape
     with Call(problem.query, "attention") as call:
         lse = call.empty((B, H, T), problem.real, "lse") if wants_lse else None
@@ -39,18 +52,27 @@ def attend(problem: Problem, out: Any, *, wants_lse: bool = True) -> Any:
             if array is not None:
                 views[name] = seen(call.given(array, name), array.dtype)
         on_device = problem._replace(**views, score_args=call.carried(problem.score_args))
-        place = seen(call.written(out, "output"), out.dtype)
-        lse_place = seen(call.written(lse, "lse"), problem.real) if wants_lse else None
+        places: list[View | None] = [seen(call.written(out, "output"), out.dtype)]
+        places.append(seen(call.written(lse, "lse"), problem.real) if wants_lse else None)
+        if scratch is not None:
+            real = np.dtype(np.float32)
+            places.append(seen(memory.make(scratch, real, "scratch", call.stream), real))
         with naming("attention", problem.score_mod):
-            tiles.attend(on_device, place, lse_place, stream=call.stream)
+            launch(on_device, *places, stream=call.stream)
     return lse
 
 
-def refusal(problem: Problem, capability: tuple[int, int], out: Any = None) -> str | None:
-    """Return why the tile kernels do not take a problem, as it will lie on the device."""
+def refusal(
+    problem: Problem,
+    capability: tuple[int, int],
+    out: Any = None,
+    *,
+    judge: Callable[..., str | None] = tiles.refusal,
+) -> str | None:
+    """Return why tile kernels do not take a problem, as it will lie on the device."""
     views = {name: _as_placed(getattr(problem, name), _READ.get(name)) for name in _GIVEN}
     there: Any = problem._replace(**views)
-    return tiles.refusal(there, capability, _as_placed(out))
+    return judge(there, capability, _as_placed(out))
 
 
 def describe(problem: Problem) -> dict[str, Any]:

@@ -1,17 +1,17 @@
 """Tile kernels: attention on tensor cores, from one source for the device and for NumPy twins.
 
-``refusal`` says why a problem is not theirs, ``attend`` launches. Neither this module nor what
-the twins run imports Numba.
+``refusal`` says why a problem is not theirs, ``attend`` launches; ``decoding_refusal`` and
+``decode`` do so for few targets. Neither this module nor what the twins run imports Numba.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from mhakit.backends.cuda.tiles.refusing import refusal
+from mhakit.backends.cuda.tiles.refusing import decoding_refusal, refusal
 from mhakit.problem import Problem
 
-__all__ = ["attend", "refusal"]
+__all__ = ["attend", "decode", "decoding_refusal", "refusal"]
 
 
 def attend(problem: Problem, out: Any, lse: Any | None, *, stream: Any) -> None:
@@ -24,3 +24,14 @@ def attend(problem: Problem, out: Any, lse: Any | None, *, stream: Any) -> None:
     from mhakit.backends.cuda.tiles.launching import launch
 
     launch(problem, out, lse, stream)
+
+
+def decode(problem: Problem, out: Any, lse: Any | None, parts: Any | None, *, stream: Any) -> None:
+    """Do as `attend` for few targets, where `decoding_refusal` gave None.
+
+    ``parts`` is float32 scratch on the device, contiguous, of the shape that
+    `mhakit.backends.cuda.tiles.segments.parts_shape` says.
+    """
+    from mhakit.backends.cuda.tiles.launching import launch_decoding
+
+    launch_decoding(problem, out, lse, parts, stream)

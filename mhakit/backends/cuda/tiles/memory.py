@@ -59,7 +59,8 @@ class GlobalMemory:
                 if (flat < start).any() or (flat + size > start + data.size).any():
                     raise Fault(f"{verb} of {size} bytes out of bounds of its array")
                 found = (flat - start)[:, None] + np.arange(size)
-                if verb == "a read" and start in self._scratch and not written[found].all():
+                watched = written is not None and start in self._scratch and verb == "a read"
+                if watched and not np.asarray(written)[found].all():
                     raise Fault("a read of scratch that nobody wrote")
                 return (data, written), found
         raise Fault(f"{verb} of {size} bytes where there is no array")

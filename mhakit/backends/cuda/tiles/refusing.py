@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import isfinite
 from typing import Any
 
 from mhakit.backends.cuda.tiles.call import View, blocks_of, variant_of, view_of
+from mhakit.backends.cuda.tiles.segments import ROWS, Decoding, decoding_of, launches_of
+from mhakit.backends.cuda.tiles.variant import Variant
 from mhakit.problem import Problem
 
-__all__ = ["LIMIT", "WIDTHS", "refusal"]
+__all__ = ["LIMIT", "WIDTHS", "decoding_refusal", "refusal"]
 
 WIDTHS = (32, 64, 80, 96, 128, 256)
 LIMIT = 2**28
@@ -18,7 +21,13 @@ _SHARED = {(8, 0): 163, (8, 7): 163, (9, 0): 227, (10, 0): 227, (10, 3): 227, (1
 _LEAST_SHARED = 99
 
 
-def refusal(problem: Problem, capability: tuple[int, int], out: Any | None = None) -> str | None:
+def refusal(
+    problem: Problem,
+    capability: tuple[int, int],
+    out: Any | None = None,
+    *,
+    variant_of: Callable[[Problem], Variant] = variant_of,
+) -> str | None:
     """Return why the tile kernels do not take a problem, or None where they do.
 
     Parameters
@@ -30,6 +39,8 @@ def refusal(problem: Problem, capability: tuple[int, int], out: Any | None = Non
         The device's compute capability.
     out : array, optional
         Where the output goes, if that is known.
+    variant_of : function, optional
+        Which of the kernels would take the problem.
 
     Examples
     --------
@@ -53,16 +64,21 @@ def refusal(problem: Problem, capability: tuple[int, int], out: Any | None = Non
     for letter, width in (("D", query.shape[3]), ("E", value.shape[3])):
         if width not in WIDTHS:
             return f"{letter} is {width}, tile kernels take {', '.join(map(str, WIDTHS))}"
-    if problem.mask is not None and 256 in (query.shape[3], value.shape[3]):
+    variant = variant_of(problem)
+    decodes = isinstance(variant, Decoding)
+    if problem.mask is not None and 256 in (variant.D, variant.E) and not decodes:
         return "a mask at a width of 256 does not fit the registers of a tile kernel"
     if not (problem.scale > 0 and isfinite(problem.scale)):
         return f"scale is {problem.scale}, tile kernels take a finite one above 0"
     for letter, size in (("T", query.shape[2]), ("S", key.shape[2])):
         if size > LIMIT:
             return f"{letter} is {size}, tile kernels take {LIMIT}"
-    if blocks_of(problem, variant_of(problem)) >= 2**31:
+    launches = [blocks_of(problem, variant)]
+    if isinstance(variant, Decoding):
+        launches = [blocks for _, blocks in launches_of(problem, variant)]
+    if max(launches, default=0) >= 2**31:
         return f"B * H * T is {query.shape[0] * query.shape[1] * query.shape[2]}, too many blocks"
-    variant, room = variant_of(problem), _SHARED.get(capability, _LEAST_SHARED)
+    room = _SHARED.get(capability, _LEAST_SHARED)
     if variant.shared_bytes > room * 1024:
         return (
             f"D = {variant.D} and E = {variant.E} take {variant.shared_bytes} bytes of shared "
@@ -86,6 +102,30 @@ def refusal(problem: Problem, capability: tuple[int, int], out: Any | None = Non
         if sinks.shape[0] > 1 and sinks.strides[0] != 4:
             return f"neighbours of sinks are {sinks.strides[0]} bytes apart"
     return None
+
+
+def decoding_refusal(
+    problem: Problem, capability: tuple[int, int], out: Any | None = None
+) -> str | None:
+    """Return why the kernels of few targets do not take a problem, or None where they do.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mhakit.api.arguments import as_problem
+    >>> query, key = np.ones((1, 4, 5, 64), np.float16), np.ones((1, 1, 9, 64), np.float16)
+    >>> problem, _ = as_problem(query, key, key)
+    >>> decoding_refusal(problem, (9, 0))
+    'T * H / G is 20, decoding takes 16 at most'
+    """
+    _, H, T, _ = view_of(problem.query).shape
+    rows = T * H // view_of(problem.key).shape[1]
+    if rows > ROWS:
+        return f"T * H / G is {rows}, decoding takes {ROWS} at most"
+    dtype = view_of(problem.query).dtype.name
+    if dtype not in ("bfloat16", "float16"):
+        return f"the dtype is {dtype}, decoding takes bfloat16 and float16"
+    return refusal(problem, capability, out, variant_of=decoding_of)
 
 
 def _misplaced(name: str, view: View) -> str | None:

@@ -1,0 +1,53 @@
+"""Attention of few targets by the tile kernels that read each key and value once."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from mhakit.backends.cuda import attention, tiled_attention, tiles
+from mhakit.backends.cuda.tiles.segments import (
+    ROWS,
+    SEGMENT,
+    decoding_of,
+    parts_shape,
+    segments_of,
+)
+from mhakit.backends.cuda.tiles.variant import SOURCES
+from mhakit.problem import Problem
+
+__all__ = ["attend", "describe", "refusal"]
+
+
+def attend(problem: Problem, out: Any, *, wants_lse: bool = True) -> Any:
+    """Write attention's output, (B, H, T, E), to ``out``; return lse, (B, H, T), if wanted."""
+    scratch = parts_shape(problem)
+    return tiled_attention.run(problem, out, _launch, scratch, wants_lse=wants_lse)
+
+
+def _launch(problem: Problem, out: Any, lse: Any, parts: Any = None, *, stream: Any) -> None:
+    tiles.decode(problem, out, lse, parts, stream=stream)
+
+
+def refusal(problem: Problem, capability: tuple[int, int], out: Any = None) -> str | None:
+    """Return why `attend` does not take a problem, as it will lie on the device."""
+    return tiled_attention.refusal(problem, capability, out, judge=tiles.decoding_refusal)
+
+
+def describe(problem: Problem) -> dict[str, Any]:
+    """Return what `attend` would do with this problem, but for the reason."""
+    variant, parts = decoding_of(problem), parts_shape(problem)
+    B, H = problem.query.shape[:2]
+    tile = ROWS, SOURCES
+    # one tile of rows takes all heads that share a key head
+    counts = attention.count_tiles(problem, tile, hides_anywhere=variant.hides_anywhere)
+    segments = f"segments of {SEGMENT} sources, {segments_of(problem.key.shape[2])} of them"
+    return {
+        "kernel": f"cuda.decoding, tiles by mma.sync, {variant.name}",
+        "order": f"{segments}, each in order, merged in an order of their own",
+        "threads": variant.threads,
+        "lanes": 1,
+        "tile": tile,
+        **{name: count * problem.key.shape[1] // H for name, count in counts.items()},
+        "scratch_bytes": 16 * B + (0 if parts is None else 4 * math.prod(parts)),
+    }
