@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mhakit.api.arguments import as_problem
+from mhakit.backends.cuda.tiles.segments import ROWS, SEGMENT, Decoding
 from mhakit.backends.cuda.tiles.variant import Variant
 from mhakit.problem import Problem
 from mhakit.testing import budget
@@ -28,12 +29,16 @@ def trial_of(variant: Variant, rng: np.random.Generator) -> Trial:
     """Draw a problem that ``variant`` takes, with borders of every kind."""
     B, H, G, S = 2, 2, 1, int(rng.integers(130, 200))
     T = int(rng.integers(129, 160) if variant.rows == 128 else rng.integers(33, 64))
+    left, offsets = int(rng.integers(20, 90)), rng.integers(-20, 60, B)
+    if isinstance(variant, Decoding):  # of one segment, or of several
+        S, T = int(rng.integers(130, 3 * SEGMENT)), int(rng.integers(1, ROWS * G // H + 1))
+        left, offsets = int(rng.integers(S // 2, S)), rng.integers(S // 2, S, B)
     shapes = ((B, H, T, variant.D), (B, G, S, variant.D), (B, G, S, variant.E))
     dtype = dtype_of(variant.dtype)
     arrays = [rng.standard_normal(shape).astype(dtype) for shape in shapes]
     keywords: dict[str, Any] = {
-        "window": (int(rng.integers(20, 90)), int(rng.integers(0, 30))),
-        "query_offset": [int(x) for x in rng.integers(-20, 60, B)],
+        "window": (left, int(rng.integers(0, 30))),
+        "query_offset": [int(x) for x in offsets],
         "key_lengths": [S, int(rng.integers(40, S))],
         "sinks": rng.standard_normal(H).astype(np.float32),
     }

@@ -6,7 +6,9 @@ from itertools import product
 from typing import Any
 
 from mhakit.backends.cuda.tiles.call import tiled
+from mhakit.backends.cuda.tiles.kernels import AnyVariant
 from mhakit.backends.cuda.tiles.refusing import WIDTHS
+from mhakit.backends.cuda.tiles.segments import ROWS, Decoding, Merging
 from mhakit.backends.cuda.tiles.variant import Variant
 
 __all__ = ["VARIANTS"]
@@ -31,4 +33,15 @@ def _all() -> tuple[Variant, ...]:
     return tuple(dict.fromkeys(taken))
 
 
-VARIANTS = _all()
+def _decoding() -> tuple[AnyVariant, ...]:
+    halves = ("bfloat16", "float16")
+    return (
+        *(
+            Decoding(dtype, D, E, ROWS, 4, **flags)
+            for (D, E), dtype, flags in product(_PAIRS, halves, _FLAGS)
+        ),
+        *(Merging(dtype, E) for E, dtype in product(WIDTHS, halves)),
+    )
+
+
+VARIANTS: tuple[AnyVariant, ...] = (*_all(), *_decoding())
