@@ -53,6 +53,31 @@ def test_a_variant_compiles_within_its_budget(name, capability):
 
 
 @compiles
+@pytest.mark.parametrize(
+    ("name", "capability"),
+    [
+        ("decoding-bfloat16-D128-16x64-4w", (9, 0)),
+        ("decoding-float16-D256-16x64-4w-softcap-bias-mask-score_mod", (8, 0)),
+        ("decoding-bfloat16-D64-16x64-4w", (8, 0)),
+        ("merging-bfloat16-E128", (9, 0)),
+    ],
+)
+def test_a_decoding_variant_compiles_within_its_budget(name, capability):
+    report = compile_variant(variant_named(name), capability)
+    assert faults_of(report) == []
+    v, counts = report.variant, report.counts
+    assert report.registers * v.threads * v.blocks <= 65536
+    if name.startswith("merging"):
+        return
+    once = 2 * (v.D // 16) + v.E // 8
+    assert counts["mma"] == once + v.E // 8, "the products, and those of specials"
+    chunks = 64 * (v.D + v.E) // 8 // v.threads
+    ahead = (v.stages - 1) * chunks + 64 * v.D // 8 // v.threads
+    queries = -(-16 * v.D // 8 // v.threads)
+    assert counts["cp.async"] == chunks + ahead + queries, "each of the loop's, and those before it"
+
+
+@compiles
 def test_a_spilled_tile_is_found():
     wide = variant_named("bfloat16-D128-64x64-4w")._replace(rows=256)
     report = compile_variant(wide, (9, 0))

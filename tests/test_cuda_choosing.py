@@ -47,6 +47,23 @@ def test_what_the_tiles_take_is_explained_as_theirs(chosen):
     assert (masked.tile, masked.tiles_full) == ((64, 64), 0)
 
 
+def test_few_targets_are_decoded_and_explained_so(chosen):
+    few = SIZES._replace(T=5, S=600)
+    plan = chosen(*draw(few, HALF), causal="bottom_right")
+    assert plan.kernel == "cuda.decoding, tiles by mma.sync, decoding-bfloat16-D64-16x64-4w"
+    assert plan.why == (
+        "T * H / G is 10, all rows that share a key head fit one tile: each key and value is read "
+        "once"
+    )
+    assert plan.order == "3 segments of 256 sources, each in order, then merged"
+    assert (plan.tile, plan.threads) == ((16, 64), 128)
+    # of each key head: 10 tiles, of which the last hides something
+    assert (plan.tiles_full, plan.tiles_border, plan.tiles_skipped) == (4 * 9, 4, 0)
+    assert plan.scratch_bytes == 4 * 2 * 4 * 5 * 3 * (64 + 4) + 2 * 16
+    one = chosen(*draw(few._replace(S=200), HALF))
+    assert (one.order, one.scratch_bytes) == ("1 segment of 256 sources, in order", 2 * 16)
+
+
 def test_arrays_of_the_host_are_judged_as_they_will_lie_on_the_device(chosen):
     query, _, value = draw(SIZES, HALF)
     odd = np.zeros((2, 2, 150, 67), HALF)[..., 1:65]
@@ -81,13 +98,17 @@ def test_plain_blocks_take_what_the_tiles_refuse_and_say_why(name, chosen):
 
 
 def test_the_one_who_is_chosen_runs(monkeypatch):
-    from mhakit.backends.cuda import attention, choosing, presence, tiled_attention
+    from mhakit.backends.cuda import attention, choosing, decoding, presence, tiled_attention
 
-    for module, name in ((attention, "plain"), (tiled_attention, "tiles")):
+    modules = ((attention, "plain"), (tiled_attention, "tiles"), (decoding, "decoding"))
+    for module, name in modules:
         monkeypatch.setattr(module, "attend", lambda *given, wants_lse, name=name: name)
-    problem, _ = as_problem(*draw(SIZES, HALF))
-    out = np.empty((2, 4, 37, 64), HALF)
-    for capability, name in (((8, 0), "tiles"), ((7, 0), "plain"), (None, "plain")):
+    for T, capability, name in (
+        (37, (8, 0), "tiles"), (9, (8, 0), "tiles"), (8, (8, 0), "decoding"), (37, (7, 0), "plain"),
+        (8, (7, 0), "plain"), (8, None, "plain"),
+    ):  # fmt: skip
+        problem, _ = as_problem(*draw(SIZES._replace(T=T), HALF))
+        out = np.empty((2, 4, T, 64), HALF)
         monkeypatch.setattr(presence, "capability_of", lambda array, told=capability: told)
         assert choosing.attend(problem, out) == name
 

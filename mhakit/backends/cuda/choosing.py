@@ -30,11 +30,11 @@ def choose(problem: Problem, out: Any = None) -> Choice:
         return _plain("Numba's simulator has no tensor cores")
     undecoded = decoding.refusal(problem, capability, out)
     if undecoded is None:
+        rows = f"T * H / G is {decoding.rows_of(problem)}"
         return Choice(
             decoding.attend,
             decoding.describe,
-            "all targets of the heads that share a key head fit one tile: keys and values are "
-            "read once",
+            f"{rows}, all rows that share a key head fit one tile: each key and value is read once",
         )
     reason = tiled_attention.refusal(problem, capability, out)
     if reason is None:

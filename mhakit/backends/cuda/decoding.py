@@ -11,12 +11,13 @@ from mhakit.backends.cuda.tiles.segments import (
     SEGMENT,
     decoding_of,
     parts_shape,
+    rows_of,
     segments_of,
 )
 from mhakit.backends.cuda.tiles.variant import SOURCES
 from mhakit.problem import Problem
 
-__all__ = ["attend", "describe", "refusal"]
+__all__ = ["attend", "describe", "refusal", "rows_of"]
 
 
 def attend(problem: Problem, out: Any, *, wants_lse: bool = True) -> Any:
@@ -38,16 +39,19 @@ def describe(problem: Problem) -> dict[str, Any]:
     """Return what `attend` would do with this problem, but for the reason."""
     variant, parts = decoding_of(problem), parts_shape(problem)
     B, H = problem.query.shape[:2]
-    tile = ROWS, SOURCES
-    # one tile of rows takes all heads that share a key head
+    G, S = problem.key.shape[1:3]
+    tile, segments = (ROWS, SOURCES), segments_of(S)
+    order = f"1 segment of {SEGMENT} sources, in order"
+    if segments > 1:
+        order = f"{segments} segments of {SEGMENT} sources, each in order, then merged"
     counts = attention.count_tiles(problem, tile, hides_anywhere=variant.hides_anywhere)
-    segments = f"segments of {SEGMENT} sources, {segments_of(problem.key.shape[2])} of them"
     return {
         "kernel": f"cuda.decoding, tiles by mma.sync, {variant.name}",
-        "order": f"{segments}, each in order, merged in an order of their own",
+        "order": order,
         "threads": variant.threads,
         "lanes": 1,
         "tile": tile,
-        **{name: count * problem.key.shape[1] // H for name, count in counts.items()},
+        # one tile of rows takes all heads that share a key head
+        **{name: count * G // H for name, count in counts.items()},
         "scratch_bytes": 16 * B + (0 if parts is None else 4 * math.prod(parts)),
     }

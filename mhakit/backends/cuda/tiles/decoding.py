@@ -76,11 +76,7 @@ def decode(m: Machine, variant: Decoding) -> None:
     b = pair // G
     g = pair - b * G
     place = _KeyHead(b, g * ratio, g, m.int32(0), T, *sight_of(m, b, m.int32(0), T))
-    low, past = segment * SEGMENT, place.span.past
-    low = m.select(low < place.span.first, place.span.first, low)
-    past = m.select(past < (segment + 1) * SEGMENT, past, (segment + 1) * SEGMENT)
-    begin = low // SOURCES
-    stop = m.select(past > low, (past + (SOURCES - 1)) // SOURCES, begin)
+    begin, stop = _tiles_of(m, place, segment)
 
     def work(state: State) -> State:
         parts = _sum_up(m, variant, place, begin, stop)
@@ -88,8 +84,17 @@ def decode(m: Machine, variant: Decoding) -> None:
         _hand_over(m, variant, place, record, parts)
         return state
 
-    # a segment that nobody sees is not read by whoever merges
+    # what nobody sees comes to nothing, and whoever merges knows which that is
     m.choose((begin < stop) | (segments == 1), [], work)
+
+
+def _tiles_of(m: Machine, place: _KeyHead, segment: Number) -> tuple[Number, Number]:
+    """Return the first tile of a segment that anybody sees, and the one after the last."""
+    low, past = segment * SEGMENT, (segment + 1) * SEGMENT
+    low = m.select(low < place.span.first, place.span.first, low)
+    past = m.select(place.span.past < past, place.span.past, past)
+    begin = low // SOURCES
+    return begin, m.select(past > low, (past + (SOURCES - 1)) // SOURCES, begin)
 
 
 def _sum_up(

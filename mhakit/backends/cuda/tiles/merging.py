@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from mhakit.backends.cuda.tiles.machine import WARP, Machine, Number, State
-from mhakit.backends.cuda.tiles.scores import sight_of
+from mhakit.backends.cuda.tiles.scores import Span, sight_of
 from mhakit.backends.cuda.tiles.segments import MERGED, SEGMENT, Merging, part_bytes
 from mhakit.backends.cuda.tiles.softmax import lse_of
 
@@ -45,9 +45,7 @@ def merge(m: Machine, variant: Merging) -> None:
         parts = [part]
         for i in range(_TOGETHER):
             segment = (turn * _TOGETHER + i) * streams + (m.thread >> 1)
-            low = segment * SEGMENT
-            # as `decode` has it: no other segment was written
-            written = (low < span.past) & (low + SEGMENT > span.first)
+            written = _was_written(segment, span)
             segment = m.select(written, segment, span.first // SEGMENT)
             start = m.int64(line) * m.int64(segments) + m.int64(segment)
             start = m.field("parts") + start * size
@@ -73,6 +71,12 @@ def merge(m: Machine, variant: Merging) -> None:
         of_warps.append(read_part(m.load_shared_floats, place, place, 32))
     part = merge_parts(m, of_warps)
     finish(m, part, (b, h, t), m.int64(line), chunk, m.thread < 2)
+
+
+def _was_written(segment: Number, span: Span) -> Number:
+    """Return whether anybody sees a source of a segment: the others come to nothing."""
+    low = segment * SEGMENT
+    return (low < span.past) & (low + SEGMENT > span.first)
 
 
 def read_part(load: Callable[[Number], State], start: Number, at: Number, numbers: int) -> Part:

@@ -7,7 +7,7 @@ from math import isfinite
 from typing import Any
 
 from mhakit.backends.cuda.tiles.call import View, blocks_of, variant_of, view_of
-from mhakit.backends.cuda.tiles.segments import ROWS, Decoding, decoding_of, launches_of
+from mhakit.backends.cuda.tiles.segments import ROWS, Decoding, decoding_of, launches_of, rows_of
 from mhakit.backends.cuda.tiles.variant import Variant
 from mhakit.problem import Problem
 
@@ -118,8 +118,7 @@ def decoding_refusal(
     >>> decoding_refusal(problem, (9, 0))
     'T * H / G is 20, decoding takes 16 at most'
     """
-    _, H, T, _ = view_of(problem.query).shape
-    rows = T * H // view_of(problem.key).shape[1]
+    rows = rows_of(problem)
     if rows > ROWS:
         return f"T * H / G is {rows}, decoding takes {ROWS} at most"
     dtype = view_of(problem.query).dtype.name

@@ -18,7 +18,9 @@ __all__ = [
     "Merging",
     "decoding_of",
     "launches_of",
+    "part_bytes",
     "parts_shape",
+    "rows_of",
     "segments_of",
 ]
 
@@ -143,6 +145,12 @@ def decoding_of(problem: Problem) -> Decoding:
         mask=problem.mask is not None,
         score_mod=problem.score_mod is not None,
     )
+
+
+def rows_of(problem: Problem) -> int:
+    """Return how many rows of the output share a key head, T * H / G."""
+    _, H, T, _ = view_of(problem.query).shape
+    return T * H // view_of(problem.key).shape[1]
 
 
 def segments_of(S: int) -> int:

@@ -1,0 +1,310 @@
+"""Decoding on CUDA: the kernels' own source, run by NumPy twins, against the float64 reference."""
+
+import math
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from mhakit.api.arguments import as_problem
+from mhakit.backends import reference
+from mhakit.backends.cuda.check.twins import run_twin
+from mhakit.backends.cuda.tiles import decoding_refusal
+from mhakit.backends.cuda.tiles.kernels import kernel_of
+from mhakit.backends.cuda.tiles.memory import GlobalMemory
+from mhakit.backends.cuda.tiles.segments import (
+    SEGMENT,
+    Decoding,
+    Merging,
+    decoding_of,
+    launches_of,
+    parts_shape,
+)
+from mhakit.backends.cuda.tiles.twin import Twin
+from mhakit.testing import Sizes, assert_within, budget, draw
+
+HALF = np.dtype(ml_dtypes.bfloat16)
+SIZES = Sizes(2, 4, 2, 3, SEGMENT + 44, 64, 64)
+
+
+def distant(score, b, h, t, s, slope):
+    return score - slope * type(score)(abs(t - s) + h)
+
+
+def even(score, b, h, t, s):
+    return score if (s + t) % 2 == 0 else type(score)(-np.inf)
+
+
+def random(*shape):
+    return np.random.default_rng(7).standard_normal(shape).astype(np.float32)
+
+
+def mask_for(sizes):
+    mask = np.random.default_rng(8).random((sizes.B, sizes.H, sizes.T, sizes.S)) < 0.6
+    mask[0, 0, 2] = False
+    return mask
+
+
+S = SIZES.S
+SINKS = np.array([0.25, -1.5, 3.0, -np.inf], np.float32)
+KEYWORDS = {
+    "dense": {},
+    "causal": {"causal": "bottom_right"},
+    "window": {"window": (40, 9), "query_offset": [250, -7]},
+    "lengths": {"key_lengths": [S, 70]},
+    "nothing": {"key_lengths": [0, 1]},
+    "bias": {"bias": random(1, 4, 3, S)},
+    "mask": {"mask": mask_for(SIZES)},
+    "softcap": {"softcap": 2.0},
+    "sinks": {"sinks": SINKS, "key_lengths": [S, 0]},
+    "score_mod": {"score_mod": distant, "score_args": (np.float32(0.02),)},
+    "all": {
+        "causal": "bottom_right", "window": (160, None), "key_lengths": [S - 9, 90],
+        "bias": random(2, 1, 1, S), "mask": mask_for(SIZES), "softcap": 3.0, "sinks": SINKS,
+        "score_mod": distant, "score_args": (np.float32(0.02),), "scale": 0.3,
+    },
+}  # fmt: skip
+
+
+def decode(arrays, machine=Twin, **keywords):
+    problem, _ = as_problem(*arrays, **keywords)
+    assert decoding_refusal(problem, (8, 0)) is None
+    return run_twin(problem, decoding_of(problem), machine=machine)
+
+
+def assert_right(sizes, dtype, **keywords):
+    arrays = draw(sizes, dtype, seed=11)
+    output, lse = decode(arrays, **keywords)
+    expected, expected_lse = budget("attention", *arrays, **keywords)
+    assert_within(output, expected, "output")
+    assert_within(lse, expected_lse, "lse")
+
+
+def assert_same_bits(some, others):
+    for one, other in zip(some, others, strict=True):
+        kind = f"u{one.itemsize}"
+        np.testing.assert_array_equal(one.view(kind), np.ascontiguousarray(other).view(kind))
+
+
+@pytest.mark.parametrize("name", KEYWORDS)
+def test_every_keyword_stays_in_the_budget(name):
+    assert_right(SIZES, HALF, **KEYWORDS[name])
+
+
+@pytest.mark.parametrize("width", [32, 64, 80, 96, 128, 256])
+def test_every_width_stays_in_the_budget(width):
+    for dtype, sources in ((HALF, 130), (np.float16, SEGMENT + 1)):
+        assert_right(Sizes(1, 2, 1, 2, sources, width, width), dtype, causal="bottom_right")
+
+
+@pytest.mark.parametrize(("D", "E"), [(64, 128), (128, 64), (32, 256), (96, 80)])
+def test_values_may_have_another_width(D, E):
+    assert_right(Sizes(1, 1, 1, 2, SEGMENT + 70, D, E), HALF, window=(100, 0), query_offset=280)
+
+
+@pytest.mark.parametrize("S", [1, 63, 64, 65, SEGMENT, SEGMENT + 1, 2 * SEGMENT, 2 * SEGMENT + 65])
+def test_remainders_of_tiles_and_segments_stay_in_the_budget(S):
+    assert_right(Sizes(1, 1, 1, 2, S, 32, 32), HALF, causal="bottom_right")
+
+
+@pytest.mark.parametrize(("H", "G", "T"), [(16, 1, 1), (2, 2, 16), (3, 1, 5), (5, 1, 3), (1, 1, 1)])
+def test_rows_of_all_heads_and_targets_find_their_places(H, G, T):
+    bias = random(1, H, T, 90)
+    sinks = random(H)
+    assert_right(Sizes(1, H, G, T, 90, 32, 32), HALF, bias=bias, sinks=sinks, causal="bottom_right")
+
+
+def test_no_source_or_no_target_is_no_trouble():
+    for T, sources in ((3, 0), (0, 5)):
+        output, lse = decode(draw(Sizes(1, 2, 1, T, sources, 64, 64), HALF))
+        assert not output.astype(float).any()
+        assert (lse == -np.inf).all()
+
+
+def test_a_row_has_the_same_bits_whatever_is_around_it():
+    query, key, value = draw(Sizes(2, 4, 2, 4, 520, 64, 64), HALF, seed=6)
+    keywords = {"window": (300, 0), "softcap": 4.0, "sinks": SINKS}
+    whole = decode((query, key, value), **keywords, query_offset=516)
+    for b, h, t in ((0, 0, slice(0, 1)), (1, 3, slice(1, 4))):
+        g = slice(h // 2, h // 2 + 1)
+        alone = query[b : b + 1, h : h + 1, t], key[b : b + 1, g], value[b : b + 1, g]
+        keywords["sinks"] = SINKS[h : h + 1]
+        part = decode(alone, **keywords, query_offset=516 + t.start)
+        assert_same_bits([x[0, 0] for x in part], [x[b, h, t] for x in whole])
+
+
+def test_sources_that_do_not_exist_change_no_bit_and_no_sum_of_theirs_is_made():
+    for count in (60, SEGMENT, SEGMENT + 9):
+        query, key, value = draw(Sizes(1, 2, 1, 2, count, 32, 32), HALF, seed=2)
+        short = decode((query, key, value), sinks=SINKS[:2])
+        more = [np.pad(x, ((0, 0), (0, 0), (0, 600), (0, 0))) for x in (key, value)]
+        for x in more:
+            x[:, :, count:] = np.nan
+        assert_same_bits(short, decode((query, *more), sinks=SINKS[:2], key_lengths=[count]))
+
+
+HIDING = {
+    "causal": {"causal": "bottom_right"},
+    "window": {"window": (30, 9), "query_offset": 250},
+    "lengths": {"key_lengths": [40, S]},
+    "mask": {"mask": mask_for(SIZES)},
+    "bias of -inf": {"bias": np.where(random(1, 4, 3, S) > 0, 0, -np.inf).astype(np.float32)},
+    "score_mod": {"score_mod": even},
+}
+
+
+def seen_by(keywords, sizes):
+    """Return what is seen, (B, H, T, S), by asking the reference about scores of 0."""
+    zero = np.zeros((sizes.B, sizes.H, sizes.T, 1)), np.zeros((sizes.B, sizes.G, sizes.S, 1))
+    problem, _ = as_problem(*zero, None, needs_value=False, **keywords)
+    scores = np.empty((sizes.B, sizes.H, sizes.T, sizes.S))
+    reference.score(problem, scores)
+    return scores != -np.inf
+
+
+@pytest.mark.parametrize("rule", HIDING)
+def test_a_hidden_source_never_reaches_the_output(rule):
+    """Whoever sees the poison has it, the others keep their bits."""
+    keywords, poisons = HIDING[rule], ((33, np.nan), (45, np.inf), (241, -np.inf), (S - 1, np.nan))
+    query, key, value = draw(SIZES, HALF, seed=9)
+    clean, clean_lse = decode((query, key, value), **keywords)
+    for s, poison in poisons:
+        value[:, :, s, 5 : 5 + s % 7 + 1] = poison
+    poisoned, lse = decode((query, key, value), **keywords)
+    expected, _ = budget("attention", query, key, value, **keywords)
+    assert_within(poisoned, expected, "poisoned")
+    assert_same_bits([lse], [clean_lse])
+    seen = seen_by(keywords, SIZES)[..., [s for s, _ in poisons]]
+    assert not seen.all(), "a rule that hides nothing tests nothing"
+    blind = ~seen.any(axis=-1)
+    assert_same_bits([poisoned[blind]], [clean[blind]])
+    key[:, :, [s for s, _ in poisons]] = np.nan
+    both = decode((query, key, value), **keywords)
+    assert_same_bits([x[blind] for x in both], [clean[blind], clean_lse[blind]])
+    assert np.isnan(both[1][~blind]).all()
+
+
+@pytest.mark.parametrize("width", [32, 80, 128, 256])
+def test_specials_are_sorted_out_however_many_tiles_are_under_way(width):
+    query, key, value = draw(Sizes(1, 2, 1, 2, 194, width, width), HALF, seed=9)
+    for s, poison in ((3, np.nan), (70, np.inf), (193, -np.inf)):
+        value[0, 0, s, s % width :: 17] = poison
+    output, _ = decode((query, key, value), window=(150, 0), query_offset=192)
+    expected, _ = budget("attention", query, key, value, window=(150, 0), query_offset=192)
+    assert_within(output, expected)
+    assert np.isinf(output.astype(float)).any()
+
+
+def test_infinities_of_both_signs_make_nan_for_those_who_see_both():
+    query, key, value = draw(Sizes(1, 1, 1, 4, 400, 64, 64), HALF, seed=3)
+    value[0, 0, 10, 7], value[0, 0, 398, 7] = np.inf, -np.inf
+    output, _ = decode((query, key, value), causal="bottom_right")
+    column = output[0, 0, :, 7].astype(float)
+    assert (column[:2] == np.inf).all()
+    assert np.isnan(column[2:]).all()
+    assert np.isfinite(np.delete(output[0, 0], 7, axis=1).astype(float)).all()
+
+
+def test_strides_and_layouts_are_read_where_they_lie():
+    arrays = draw(Sizes(2, 3, 3, 4, 270, 64, 64), HALF, seed=2)
+    straight = decode(arrays)
+    turned = [np.ascontiguousarray(x.swapaxes(1, 2)) for x in arrays]
+    wide = [np.repeat(x, 2, axis=1)[:, ::2] for x in turned]
+    for others in (turned, wide):
+        assert_same_bits(straight, decode(others, layout="BTHD"))
+
+
+@pytest.mark.parametrize("length", [SEGMENT + 40, 70])
+def test_every_key_and_value_that_is_seen_is_read_once_and_no_other(length):
+    moved = []
+
+    class Counting(Twin):
+        def copy(self, shared, address, visible):
+            moved.append(16 * int(np.sum(self._all(visible))))
+            super().copy(shared, address, visible)
+
+    B, H, G, T, _, D, E = sizes = Sizes(1, 8, 2, 2, 700, 64, 32)
+    decode(draw(sizes, HALF), machine=Counting, key_lengths=[length])
+    queries = -(-length // SEGMENT) * B * H * T * D * 2
+    assert sum(moved) == B * G * length * (D + E) * 2 + queries
+
+
+def test_scratch_is_small_and_one_segment_needs_none():
+    def problem_of(sources):
+        view = np.broadcast_to(np.float16(0), (1, 8, sources, 128))
+        return as_problem(np.zeros((1, 32, 1, 128), np.float16), view, view)[0]
+
+    problem = problem_of(SEGMENT)
+    assert parts_shape(problem) is None
+    assert [blocks for _, blocks in launches_of(problem, decoding_of(problem))] == [8]
+    problem = problem_of(65536)
+    assert 4 * math.prod(parts_shape(problem)) < 0.02 * 2 * 65536 * 8 * 128 * 2
+    launches = launches_of(problem, decoding_of(problem))
+    assert [blocks for _, blocks in launches] == [8 * 65536 // SEGMENT, 32 * 128 // 16]
+
+
+def test_three_blocks_and_bytes_enough_are_under_way_on_a_multiprocessor():
+    """At 3.35 TB/s, 132 of them and 1 microsecond, 25 KB must be."""
+    for D in (64, 128):
+        variant = Decoding("bfloat16", D, D, 16, 4)
+        assert variant.blocks * (variant.shared_bytes + 1024) <= 228 * 1024
+        under_way = variant.blocks * (2 * variant.stages - 1) * variant.stage_bytes // 2
+        assert under_way >= 4 * 25_000
+    for D, E in ((32, 32), (80, 80), (96, 96), (256, 256), (32, 256), (256, 32)):
+        assert Decoding("float16", D, E, 16, 4).shared_bytes <= 99 * 1024, "what every block has"
+
+
+def merged(parts, first, past, sinks=None):
+    """Run the kernel that merges on the parts of one row, (segments, E + 4)."""
+    segments, width = parts.shape[0], parts.shape[1] - 4
+    memory, out, lse = GlobalMemory(), np.zeros(width, np.float16), np.zeros(1, np.float32)
+    fields = dict.fromkeys(("out_b", "out_h", "out_t"), np.int64(0)) | {
+        "parts": np.int64(memory.add(parts)), "out": np.int64(memory.add(out, output=True)),
+        "lse": np.int64(memory.add(lse, output=True)), "H": np.int64(1), "T": np.int64(1),
+        "S": np.int64(segments * SEGMENT), "left": np.int64(-first), "right": np.int64(past - 1),
+        "offsets": np.int64(memory.add(np.zeros(1, np.int64))),
+        "lengths": np.int64(memory.add(np.array([segments * SEGMENT]))),
+        "unit": np.float32(1), "factor": np.float32(1.4426950408889634),
+        "sinks": np.int64(0 if sinks is None else memory.add(sinks)),
+    }  # fmt: skip
+    variant = Merging("float16", width)
+    for block in range(width // 16):
+        twin = Twin("float16", variant.threads, block, variant.shared_bytes, memory, fields)
+        kernel_of(variant)(twin, variant)
+    memory.check_written()
+    return out, lse
+
+
+@pytest.mark.parametrize(("first", "past"), [(0, 70_000), (3 * SEGMENT - 1, 300 * SEGMENT + 1)])
+def test_more_segments_than_threads_are_merged_and_those_unseen_left_out(first, past):
+    segments, width = 310, 32
+    rng = np.random.default_rng(5)
+    parts = rng.standard_normal((segments, width + 4)).astype(np.float32)
+    parts[:, width] *= 9
+    parts[:, width + 1] = 1 + rng.random(segments)
+    begin, stop = first // SEGMENT, -(-past // SEGMENT)
+    parts[stop - 2, width] = -np.inf  # one that nobody saw
+    parts[stop - 2, :width] = parts[stop - 2, width + 1] = 0
+    parts[:begin], parts[stop:] = np.nan, np.nan
+    seen = parts[begin:stop].astype(np.float64)
+    weight = np.exp(seen[:, width] - seen[:, width].max())
+    total = weight @ seen[:, width + 1]
+    sink = np.float32(seen[:, width].max() + 1)
+    for sinks, more in ((None, 0), (np.array([sink]), np.exp(sink - seen[:, width].max()))):
+        output, lse = merged(parts, first, past, sinks)
+        exact = weight @ seen[:, :width] / (total + more)
+        assert (np.abs(output - exact) <= np.spacing(np.abs(exact).astype(np.float16))).all()
+        exact = seen[:, width].max() + np.log(total + more)
+        assert abs(lse[0] - exact) <= 2 * np.spacing(np.float32(exact))
+
+
+def test_what_decoding_does_not_take_has_a_reason():
+    def ask(sizes, dtype=np.float16, **keywords):
+        return decoding_refusal(as_problem(*draw(sizes, dtype), **keywords)[0], (9, 0))
+
+    assert ask(SIZES) is None
+    assert ask(SIZES._replace(T=9)) == "T * H / G is 18, decoding takes 16 at most"
+    assert ask(SIZES, np.float32) == ("the dtype is float32, decoding takes bfloat16 and float16")
+    assert ask(SIZES._replace(D=48)) == "D is 48, tile kernels take 32, 64, 80, 96, 128, 256"
+    wide = SIZES._replace(D=256, S=20)
+    assert ask(wide, mask=mask_for(wide)) is None
