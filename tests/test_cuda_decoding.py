@@ -94,7 +94,7 @@ def test_every_keyword_stays_in_the_budget(name):
 @pytest.mark.parametrize("width", [32, 64, 80, 96, 128, 256])
 def test_every_width_stays_in_the_budget(width):
     for dtype, sources in ((HALF, 130), (np.float16, SEGMENT + 1)):
-        assert_right(Sizes(1, 2, 1, 2, sources, width, width), dtype, causal="bottom_right")
+        assert_right(Sizes(1, 2, 1, 1, sources, width, width), dtype, causal="bottom_right")
 
 
 @pytest.mark.parametrize(("D", "E"), [(64, 128), (128, 64), (32, 256), (96, 80)])
@@ -143,12 +143,13 @@ def test_sources_that_do_not_exist_change_no_bit_and_no_sum_of_theirs_is_made():
         assert_same_bits(short, decode((query, *more), sinks=SINKS[:2], key_lengths=[count]))
 
 
+FEW = Sizes(2, 2, 1, 3, S, 32, 32)
 HIDING = {
     "causal": {"causal": "bottom_right"},
     "window": {"window": (30, 9), "query_offset": 250},
     "lengths": {"key_lengths": [40, S]},
-    "mask": {"mask": mask_for(SIZES)},
-    "bias of -inf": {"bias": np.where(random(1, 4, 3, S) > 0, 0, -np.inf).astype(np.float32)},
+    "mask": {"mask": mask_for(FEW)},
+    "bias of -inf": {"bias": np.where(random(1, 2, 3, S) > 0, 0, -np.inf).astype(np.float32)},
     "score_mod": {"score_mod": even},
 }
 
@@ -166,7 +167,7 @@ def seen_by(keywords, sizes):
 def test_a_hidden_source_never_reaches_the_output(rule):
     """Whoever sees the poison has it, the others keep their bits."""
     keywords, poisons = HIDING[rule], ((33, np.nan), (45, np.inf), (241, -np.inf), (S - 1, np.nan))
-    query, key, value = draw(SIZES, HALF, seed=9)
+    query, key, value = draw(FEW, HALF, seed=9)
     clean, clean_lse = decode((query, key, value), **keywords)
     for s, poison in poisons:
         value[:, :, s, 5 : 5 + s % 7 + 1] = poison
@@ -174,7 +175,7 @@ def test_a_hidden_source_never_reaches_the_output(rule):
     expected, _ = budget("attention", query, key, value, **keywords)
     assert_within(poisoned, expected, "poisoned")
     assert_same_bits([lse], [clean_lse])
-    seen = seen_by(keywords, SIZES)[..., [s for s, _ in poisons]]
+    seen = seen_by(keywords, FEW)[..., [s for s, _ in poisons]]
     assert not seen.all(), "a rule that hides nothing tests nothing"
     blind = ~seen.any(axis=-1)
     assert_same_bits([poisoned[blind]], [clean[blind]])
@@ -206,7 +207,7 @@ def test_infinities_of_both_signs_make_nan_for_those_who_see_both():
 
 
 def test_strides_and_layouts_are_read_where_they_lie():
-    arrays = draw(Sizes(2, 3, 3, 4, 270, 64, 64), HALF, seed=2)
+    arrays = draw(Sizes(2, 3, 3, 2, 260, 32, 32), HALF, seed=2)
     straight = decode(arrays)
     turned = [np.ascontiguousarray(x.swapaxes(1, 2)) for x in arrays]
     wide = [np.repeat(x, 2, axis=1)[:, ::2] for x in turned]
