@@ -84,6 +84,8 @@ def device_rows(variants: Sequence[Variant]) -> list[dict[str, Any]]:
     from mhakit.backends.cuda.check.device import require_device, time_all, verify
 
     name = require_device()
+    from mhakit.backends.cuda.check.bandwidth import time_bandwidth
+
     rows, rng = [], np.random.default_rng()
     for variant in variants:
         faults = []
@@ -93,7 +95,8 @@ def device_rows(variants: Sequence[Variant]) -> list[dict[str, Any]]:
             faults.append(str(fault))
         rows.append(_shown({"device": name, "variant": variant.name, "faults": faults}))
     if not any(row["faults"] for row in rows):
-        rows += [_shown({"device": name} | row) for row in time_all()]
+        timed = [*time_all(), *time_bandwidth()]
+        rows += [_shown({"device": name} | row) for row in timed]
     return rows
 
 

@@ -9,14 +9,17 @@ from typing import Any
 import numpy as np
 
 from mhakit.backends.cuda.check.trials import bits_of, trial_of
-from mhakit.backends.cuda.tiles import attend
+from mhakit.backends.cuda.tiles import attend, decode
 from mhakit.backends.cuda.tiles.call import View
+from mhakit.backends.cuda.tiles.segments import Decoding, parts_shape
 from mhakit.backends.cuda.tiles.variant import Variant
 from mhakit.errors import BackendUnavailable
 from mhakit.problem import UNBOUNDED, Problem
 from mhakit.testing import assert_within
 
-__all__ = ["require_device", "time_all", "verify"]
+__all__ = ["Held", "milliseconds", "require_device", "time_all", "verify"]
+
+_LAUNCHES: dict[type, Callable[..., None]] = {Variant: attend, Decoding: decode}
 
 WAY_OUT = "run with --compile or --twins, which need none"
 
@@ -40,7 +43,7 @@ def require_device() -> str:
     return name.decode() if isinstance(name, bytes) else str(name)
 
 
-class _Held:
+class Held:
     """Arrays on the device, as bytes, and views of them."""
 
     def __init__(self) -> None:
@@ -63,7 +66,7 @@ class _Held:
         return self._kept[which].copy_to_host().view(like.dtype).reshape(like.shape)
 
 
-def _on_device(problem: Problem, held: _Held) -> Problem:
+def _on_device(problem: Problem, held: Held) -> Problem:
     names = (
         "query", "key", "value", "mask", "bias", "sinks", "query_offset", "key_lengths"
     )  # fmt: skip
@@ -79,11 +82,14 @@ def verify(variant: Variant, rng: np.random.Generator) -> None:
     B, H, T, _ = trial.problem.query.shape
     results = []
     for _ in range(2):
-        held = _Held()
+        held = Held()
         out = np.full((B, H, T, variant.E), np.nan, trial.problem.query.dtype)
         lse = np.full((B, H, T), np.nan, np.float32)
-        places = held.put(out), held.put(lse)
-        attend(_on_device(trial.problem, held), *places, stream=cuda.default_stream())
+        places, launch = [held.put(out), held.put(lse)], _LAUNCHES[type(variant)]
+        if isinstance(variant, Decoding):
+            shape = parts_shape(trial.problem)
+            places.append(None if shape is None else held.put(np.full(shape, np.nan, np.float32)))
+        launch(_on_device(trial.problem, held), *places, stream=cuda.default_stream())
         cuda.synchronize()
         results.append((held.get(0, out), held.get(1, lse)))
     assert_within(results[0][0], trial.output, f"{variant.name}: output")
@@ -102,7 +108,7 @@ def time_all(dtype: str = "bfloat16", repeat: int = 30) -> list[dict[str, Any]]:
             work = 4 * B * H * T * T * D * (0.5 if causal else 1.0)
             run = _workload(dtype, B, H, T, D, causal)
             row: dict[str, Any] = {"dtype": dtype, "D": D, "T": T, "B*H": B * H, "causal": causal}
-            row |= _rates("mhakit", _milliseconds(run, repeat), work)
+            row |= _rates("mhakit", milliseconds(run, repeat), work)
             rows.append(row | _torch(dtype, B, H, T, D, causal, repeat, work))
     return rows
 
@@ -116,7 +122,7 @@ def _workload(dtype: str, B: int, H: int, T: int, D: int, causal: bool) -> Calla
 
     from mhakit.backends.cuda.check.trials import dtype_of
 
-    rng, held = np.random.default_rng(), _Held()
+    rng, held = np.random.default_rng(), Held()
     kind = dtype_of(dtype)
     arrays = [
         held.put(rng.standard_normal((B, H, T, D), np.float32).astype(kind)) for _ in range(4)
@@ -138,14 +144,20 @@ def _workload(dtype: str, B: int, H: int, T: int, D: int, causal: bool) -> Calla
     return run
 
 
-def _milliseconds(run: Callable[[], None], repeat: int) -> float:
-    """Return the median by events, after a warm-up."""
+def milliseconds(
+    run: Callable[[], None], repeat: int, before: Callable[[], None] = lambda: None
+) -> float:
+    """Return the median by events, after a warm-up.
+
+    ``before`` keeps the device at work while the host starts what is timed.
+    """
     from numba import cuda
 
     for _ in range(3):
         run()
     times = []
     for _ in range(repeat):
+        before()
         begin, end = cuda.event(), cuda.event()
         begin.record()
         run()

@@ -56,12 +56,12 @@ def trial_of(variant: Variant, rng: np.random.Generator) -> Trial:
 
 
 def dtype_of(name: str) -> np.dtype[Any]:
-    """Return the 16-bit dtype of that name."""
-    if name == "float16":
-        return np.dtype(np.float16)
+    """Return the dtype of that name."""
+    if name != "bfloat16":
+        return np.dtype(name)
     import ml_dtypes
 
-    found: np.dtype[Any] = np.dtype(getattr(ml_dtypes, name))
+    found: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
     return found
 
 
