@@ -57,7 +57,7 @@ def test_a_variant_compiles_within_its_budget(name, capability):
     ("name", "capability"),
     [
         ("decoding-bfloat16-D128-16x64-4w", (9, 0)),
-        ("decoding-float16-D256-16x64-4w-softcap-bias-mask-score_mod", (8, 0)),
+        ("decoding-float16-D128-16x64-4w-softcap-bias-mask-score_mod", (8, 0)),
         ("decoding-bfloat16-D64-16x64-4w", (8, 0)),
         ("merging-bfloat16-E128", (9, 0)),
     ],
