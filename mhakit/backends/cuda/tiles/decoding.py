@@ -4,11 +4,12 @@ Bound by reading keys and values once: all targets of all heads that share a key
 of one tile, and tiles of sources arrive in a ring while older ones are worked on. Each warp holds
 every row for its own quarter of a tile. What a warp has come to is a part; the parts of a block
 are merged, and those of all segments by a second kernel, in an order that depends on no device
-(FlashDecoding, https://pytorch.org/blog/flash-decoding).
+(as in Milakov and Gimelshein, arXiv:1805.02867, section 3.1).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from mhakit.backends.cuda.tiles.fragments import (
@@ -19,6 +20,7 @@ from mhakit.backends.cuda.tiles.fragments import (
     score_products,
     warp_of,
 )
+from mhakit.backends.cuda.tiles.layout import Layout
 from mhakit.backends.cuda.tiles.machine import Machine, Number, State
 from mhakit.backends.cuda.tiles.merging import Part, finish, merge_parts, read_part
 from mhakit.backends.cuda.tiles.scores import Place, change, hide, hides, seen_words, sight_of
@@ -37,7 +39,7 @@ class _KeyHead(Place):
 
     def of(self, m: Machine, row: Number) -> tuple[Number, Number]:
         """Return head and target of a row, or of the last where there is none."""
-        T, last = self.past_row, count_of(m) - 1
+        T, last = self.past_row, _count_of(m) - 1
         row = m.select(row < last, row, last)
         return self.h + row // T, row % T
 
@@ -60,7 +62,7 @@ class _Record(NamedTuple):
     segment: Number
 
 
-def count_of(m: Machine) -> Number:
+def _count_of(m: Machine) -> Number:
     """Return how many rows a tile has."""
     return m.int32(m.field("ratio")) * m.int32(m.field("T"))
 
@@ -80,7 +82,7 @@ def decode(m: Machine, variant: Decoding) -> None:
 
     def work(state: State) -> State:
         parts = _sum_up(m, variant, place, begin, stop)
-        record = _Record(m.int64(pair) * m.int64(count_of(m)), segments, segment)
+        record = _Record(m.int64(pair) * m.int64(_count_of(m)), segments, segment)
         _hand_over(m, variant, place, record, parts)
         return state
 
@@ -101,33 +103,28 @@ def _sum_up(
     m: Machine, variant: Decoding, place: _KeyHead, begin: Number, stop: Number
 ) -> tuple[State, State, State]:
     """Return this warp's sums, tops and totals over its quarters of the tiles begin to stop."""
-    visible = place.span.first, place.span.past
-    key, value = (
-        m.field(name)
-        + m.int64(place.b) * m.field(f"{name}_b")
-        + m.int64(place.g) * m.field(f"{name}_h")
-        for name in ("key", "value")
-    )
     size, end = variant.stage_bytes, variant.stages * variant.stage_bytes
 
-    def copy_keys(tile: Number, stage: Number) -> None:
-        def copy(state: State) -> State:
-            layout, stride = variant.key_at(stage), m.field("key_s")
-            copy_rows(m, variant, layout, SOURCES, key, stride, tile * SOURCES, visible)
-            return state
+    def copier(
+        name: str, layout_at: Callable[[Number], Layout]
+    ) -> Callable[[Number, Number], None]:
+        base = m.field(name) + m.int64(place.b) * m.field(f"{name}_b")
+        base = base + m.int64(place.g) * m.field(f"{name}_h")
+        visible = place.span.first, place.span.past
 
-        m.choose(tile < stop, [], copy)
-        m.commit()
+        def copy_tile(tile: Number, stage: Number) -> None:
+            def copy(state: State) -> State:
+                layout, stride, first = layout_at(stage), m.field(f"{name}_s"), tile * SOURCES
+                copy_rows(m, variant, layout, SOURCES, base, stride, first, visible)
+                return state
 
-    def copy_values(tile: Number, stage: Number) -> None:
-        def copy(state: State) -> State:
-            layout, stride = variant.value_at(stage), m.field("value_s")
-            copy_rows(m, variant, layout, SOURCES, value, stride, tile * SOURCES, visible)
-            return state
+            m.choose(tile < stop, [], copy)
+            m.commit()  # of nothing, too: whoever waits counts groups
 
-        m.choose(tile < stop, [], copy)
-        m.commit()
+        return copy_tile
 
+    copy_keys = copier("key", variant.key_at)
+    copy_values = copier("value", variant.value_at)
     _copy_queries(m, variant, place)
     for ahead in range(variant.stages):
         copy_keys(begin + ahead, m.int32(ahead * size))
@@ -197,7 +194,7 @@ def _copy_queries(m: Machine, variant: Decoding, place: _KeyHead) -> None:
         h, t = place.of(m, row)
         address = m.field("query") + m.int64(place.b) * m.field("query_b")
         address = address + m.int64(h) * m.field("query_h") + m.int64(t) * m.field("query_t")
-        visible = row < count_of(m)
+        visible = row < _count_of(m)
         m.copy(layout.place(row, chunk), address + m.int64(chunk << 4), visible)
 
 
@@ -234,7 +231,7 @@ def _merge_warps(
     chunks, size = variant.E // 8, part_bytes(variant.E)
     row = item // chunks
     chunk = item - row * chunks
-    exists = row < count_of(m)
+    exists = row < _count_of(m)
     row = m.select(exists, row, m.int32(0))
     of_warps = []
     for warp in range(variant.warps):
