@@ -8,7 +8,7 @@ import pytest
 
 import mhakit
 from mhakit import backends
-from mhakit.testing import GRID, assert_within, budget, draw
+from mhakit.testing import GRID, Sizes, assert_within, budget, draw
 
 WHY_NOT = backends.availability()["cuda"]
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT))]
@@ -76,6 +76,8 @@ def test_a_poisoned_output_is_written_throughout_and_a_run_repeats_itself(dtype)
         "bfloat16-D64-128x64-4w", "float16-D128-64x64-4w",
         "float16-D32-64x64-4w-mask",
         "bfloat16-D128-64x64-4w-softcap-bias-mask-score_mod",
+        "decoding-bfloat16-D128-16x64-4w",
+        "decoding-float16-D64-16x64-4w-softcap-bias-mask-score_mod",
     ],
 )  # fmt: skip
 def test_a_tile_kernel_keeps_the_budget_and_repeats_itself(name):
@@ -88,6 +90,23 @@ def test_a_tile_kernel_keeps_the_budget_and_repeats_itself(name):
         pytest.skip("tile kernels need compute capability 8.0")
     (variant,) = [variant for variant in VARIANTS if variant.name == name]
     verify(variant, np.random.default_rng())
+
+
+def test_a_long_cache_is_decoded_alike_in_every_run_and_its_end_never_read():
+    query, key, value = draw(Sizes(2, 8, 2, 3, 5000, 64, 64), np.float16)
+    key[:, :, 4321:] = value[:, :, 4321:] = np.nan
+    keywords = {"key_lengths": [4321, 77], "causal": "bottom_right"}
+    expected, expected_lse = budget("attention", query, key, value, **keywords)
+    there = [to_numba(array) for array in (query, key, value)]
+    runs = [mhakit.attention(*there, **keywords, return_lse=True) for _ in range(3)]
+    output, lse = (
+        to_host(result, np.dtype(kind)) for result, kind in zip(runs[0], "ef", strict=True)
+    )
+    assert_within(output, expected, "output")
+    assert_within(lse, expected_lse, "lse")
+    for again in runs[1:]:
+        np.testing.assert_array_equal(to_host(again[0], output.dtype), output)
+        np.testing.assert_array_equal(to_host(again[1], lse.dtype), lse)
 
 
 def test_more_than_the_device_holds_is_refused_with_the_bytes_asked_for():
