@@ -108,6 +108,13 @@ def test_remainders_of_tiles_and_segments_stay_in_the_budget(S):
     assert_right(Sizes(1, 1, 1, 2, S, 32, 32), HALF, causal="bottom_right")
 
 
+@pytest.mark.parametrize("first", [SEGMENT - 1, SEGMENT, SEGMENT + 1])
+@pytest.mark.parametrize("past", [2 * SEGMENT - 1, 2 * SEGMENT, 2 * SEGMENT + 1])
+def test_spans_that_begin_and_end_at_the_edge_of_a_segment_stay_in_the_budget(first, past):
+    sizes, position = Sizes(1, 1, 1, 1, 3 * SEGMENT, 32, 32), past - 1
+    assert_right(sizes, HALF, window=(position - first, 0), query_offset=position)
+
+
 @pytest.mark.parametrize(("H", "G", "T"), [(16, 1, 1), (2, 2, 16), (3, 1, 5), (5, 1, 3), (1, 1, 1)])
 def test_rows_of_all_heads_and_targets_find_their_places(H, G, T):
     bias = random(1, H, T, 90)
@@ -229,6 +236,20 @@ def test_every_key_and_value_that_is_seen_is_read_once_and_no_other(length):
     decode(draw(sizes, HALF), machine=Counting, key_lengths=[length])
     queries = -(-length // SEGMENT) * B * H * T * D * 2
     assert sum(moved) == B * G * length * (D + E) * 2 + queries
+
+
+def test_tiles_that_nobody_sees_are_not_begun():
+    begun = []
+
+    class Counting(Twin):
+        def load_matrices(self, address, *, transposed):
+            begun.append(transposed)
+            return super().load_matrices(address, transposed=transposed)
+
+    arrays = draw(Sizes(1, 2, 1, 2, 900, 32, 32), HALF)
+    decode(arrays, machine=Counting, window=(399, 0), query_offset=699)
+    # sources 300 to 700: tiles 4 to 10 of 15, in the second and third of four segments
+    assert sum(begun) == 7 * 32 // 16
 
 
 def test_scratch_is_small_and_one_segment_needs_none():

@@ -116,9 +116,8 @@ def finish(
 
     def join(part: Part) -> Part:
         sink = m.load_float32(sinks + m.int64(h) * 4)
-        counts = m.float32(sink != float("-inf"))
         top = sink * m.reciprocal(m.field("unit"))  # in the units of a score
-        return merge_parts(m, [part, [top, counts, [m.float32(0.0)] * 8]])
+        return merge_parts(m, [part, [top, m.float32(1.0), [m.float32(0.0)] * 8]])
 
     top, total, eight = m.choose(sinks != 0, part, join)
     inverse = m.select(total == 0.0, m.float32(0.0), m.reciprocal(total))
