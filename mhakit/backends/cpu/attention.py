@@ -24,9 +24,8 @@ from mhakit.backends.cpu.simd import (
     VECTOR_BYTES,
     accumulate,
     accumulate_visible,
-    column_tops,
+    column_bases,
     column_weights,
-    exp2,
 )
 from mhakit.backends.cpu.slices import run_in_slices
 from mhakit.backends.cpu.storage import FLOAT16
@@ -204,27 +203,14 @@ def _start(call, real, places, top, total, sums):
 @inlined
 def _weigh(real, rows, weights, top, carry, base, total):
     """Turn a block's scores into weights under the new top of each lane; say whether any hides."""
-    cast = type(real)
-    lanes = top.size
-    step = lanes * weights.itemsize
-    for lane in range(lanes):
-        base[lane] = top[lane]
-    for offset in range(0, step, VECTOR_BYTES):
-        column_tops(real, address(weights) + offset, step, rows, address(base) + offset)
-    for lane in range(lanes):
-        new = base[lane]
-        if new == cast(-np.inf):
-            base[lane] = cast(0)
-        carry[lane] = exp2(top[lane] - base[lane])
-        total[lane] *= carry[lane]
-        top[lane] = new
-    hides = False
-    for offset in range(0, step, VECTOR_BYTES):
-        hides |= column_weights(
-            real, address(weights) + offset, step, rows, address(base) + offset,
-            address(total) + offset,
-        )  # fmt: skip
-    return hides
+    step = weights.shape[1] * weights.itemsize
+    plain = column_bases(
+        real, address(weights), step, step, rows, address(top), address(base), address(carry),
+        address(total),
+    )  # fmt: skip
+    return column_weights(
+        real, address(weights), step, step, rows, address(base), address(total), plain, real
+    )
 
 
 @inlined

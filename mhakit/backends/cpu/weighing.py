@@ -26,7 +26,7 @@ from mhakit.backends.cpu.simd import (
     accumulate,
     accumulate_visible,
     column_tops,
-    column_weights,
+    column_weights_scaled,
     exp2,
 )
 from mhakit.backends.cpu.slices import run_in_slices
@@ -122,7 +122,7 @@ def _work(calls, real, score_mod, score_args):
         real,
         (6, lanes),
         (
-            (call.D, lanes), (4, lanes), (SOURCES, lanes), (1, state_size(call)),
+            (call.D, lanes), (3, lanes), (SOURCES, lanes), (1, state_size(call)),
             staged_shape(call), turned_shape(call),
         ),
     )  # fmt: skip
@@ -174,7 +174,7 @@ def _weigh_tile(
     top, total, sums = kept[0], kept[1], kept[2:]
     weights = laid(real, state + (2 + E) * step, S, min(lanes, last + 1))
     narrow = weights.shape[1] < lanes
-    base, partial, zeros, ones = columns[0], columns[1], columns[2], columns[3]
+    base, partial, ones = columns[0], columns[1], columns[2]
     sink = sink_of(call, real, head)
     if call.first_block == 0:
         for lane in range(lanes):
@@ -194,7 +194,7 @@ def _weigh_tile(
         if narrow:
             _keep(weights, source, block)
     for lane in range(lanes):
-        zeros[lane], ones[lane] = cast(0), cast(1)
+        ones[lane] = cast(1)
         base[lane] = cast(0) if top[lane] == cast(-np.inf) else top[lane]
 
     block_before = call.first_block - blocks
@@ -210,7 +210,7 @@ def _weigh_tile(
         block = room[:rows] if narrow else weights[source : source + rows]
         if narrow:
             _take_up(weights, source, block)
-        hides = _weigh_block(real, rows, block, base, zeros, partial, total)
+        hides = _weigh_block(real, rows, block, base, partial, total)
         if call.attended != 0:
             _add_values(
                 call, real, value + source * call.value_s, rows, hides, block, staged, ones, sums
@@ -247,23 +247,19 @@ def _weigh_tile(
 
 
 @inlined
-def _weigh_block(real, rows, block, base, zeros, partial, total):
+def _weigh_block(real, rows, block, base, partial, total):
     """Turn a block's scores into weights under each lane's top; say whether any hides."""
     cast = type(real)
     lanes, step = block.shape[1], block.shape[1] * block.itemsize
-    # to powers of two only now: times log2(e) before, a large score would round by more
-    for s in range(rows):
-        for lane in range(lanes):
-            block[s, lane] = (block[s, lane] - base[lane]) * cast(LOG2E)
     hides = False
     for lane in range(lanes):
         partial[lane] = cast(0)
     for s in range(0, rows, SHORT):
-        for offset in range(0, step, VECTOR_BYTES):
-            hides |= column_weights(
-                real, address(block) + s * step + offset, step, min(SHORT, rows - s),
-                address(zeros) + offset, address(partial) + offset,
-            )  # fmt: skip
+        # to powers of two only now: times log2(e) before, a large score would round by more
+        hides |= column_weights_scaled(
+            real, address(block) + s * step, step, step, min(SHORT, rows - s), address(base),
+            address(partial), False, cast(LOG2E),
+        )  # fmt: skip
     for lane in range(lanes):
         total[lane] += partial[lane]
     return hides

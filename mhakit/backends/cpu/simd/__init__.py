@@ -11,7 +11,14 @@ from mhakit.backends.cpu.simd.along import (
     line_top,
     line_weights,
 )
-from mhakit.backends.cpu.simd.columns import column_tops, column_weights, exp2, tanh
+from mhakit.backends.cpu.simd.columns import (
+    column_bases,
+    column_tops,
+    column_weights,
+    column_weights_scaled,
+    exp2,
+    tanh,
+)
 from mhakit.backends.cpu.simd.emitter import LEAST_BYTES, VECTOR_BYTES
 from mhakit.backends.cpu.simd.product import accumulate, accumulate_visible, multiply
 from mhakit.backends.cpu.simd.transposing import (
@@ -27,8 +34,10 @@ __all__ = [
     "accumulate",
     "accumulate_visible",
     "add_weighted_rows",
+    "column_bases",
     "column_tops",
     "column_weights",
+    "column_weights_scaled",
     "dot_rows",
     "exp2",
     "line_top",

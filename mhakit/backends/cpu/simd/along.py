@@ -199,7 +199,7 @@ def line_weights(typing, real, scores, registers, base, factor, sums):
 
         def turn(carried: list[ir.Value]) -> list[ir.Value]:
             place, total = carried
-            weight, _ = emit.weight(emit.load(place), bases, factors)
+            (weight,), _ = emit.weights([emit.load(place)], [bases], factors)
             emit.store(weight, place)
             return [along.plus(place, along.size), builder.fadd(total, weight)]
 

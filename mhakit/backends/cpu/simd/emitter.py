@@ -66,6 +66,8 @@ class Emitter:
         self.lanes = size // self.item
         self.type = ir.VectorType(self.element, self.lanes) if size else self.element
         self.int_type = ir.VectorType(self.bits, self.lanes) if size else self.bits
+        self.least = -1022.0 if self.double else -126.0
+        """The power of two that is the smallest normal number."""
 
     def number(self, value: float) -> ir.Constant:
         """Return ``value`` in every lane."""
@@ -114,14 +116,42 @@ class Emitter:
         """Return a where it is larger than b, else b: a NaN in a is passed over."""
         return self.builder.select(self.builder.fcmp_ordered(">", a, b), a, b)
 
-    def weight(
-        self, score: ir.Value, base: ir.Value, factor: ir.Value | None = None
-    ) -> tuple[ir.Value, ir.Value]:
-        """Return exp2((score - base) * factor), -0.0 where the score is -inf, and where it is."""
-        hides = self.builder.fcmp_ordered("==", score, self.number(float("-inf")))
-        below = self.builder.fsub(score, base)
-        weight = self.exp2(below if factor is None else self.builder.fmul(below, factor))
-        return self.builder.select(hides, self.number(-0.0), weight), hides
+    def smaller(self, a: ir.Value, b: ir.Value) -> ir.Value:
+        """Return a where it is smaller than b, else b: a NaN in a is passed over."""
+        return self.builder.select(self.builder.fcmp_ordered("<", a, b), a, b)
+
+    def anywhere(self, flags: ir.Value) -> ir.Value:
+        """Return whether a flag of any lane is set."""
+        packed = self.builder.bitcast(flags, ir.IntType(self.lanes))
+        return self.builder.icmp_unsigned("!=", packed, ir.Constant(packed.type, 0))
+
+    def weights(
+        self,
+        scores: list[ir.Value],
+        bases: list[ir.Value],
+        factor: ir.Value | None = None,
+        *,
+        plain: bool = False,
+    ) -> tuple[list[ir.Value], list[ir.Value]]:
+        """Return exp2((score - base) * factor), -0.0 where the score is -inf, and where it is.
+
+        Where they are ``plain`` no score is -inf and no weight is below the normal numbers, and
+        nobody asks.
+        """
+        builder = self.builder
+        below = [builder.fsub(score, base) for score, base in zip(scores, bases, strict=True)]
+        if factor is not None:
+            below = [builder.fmul(x, factor) for x in below]
+        weights = self.exp2(below, normal=plain)
+        if plain:
+            return weights, []
+        none = self.number(float("-inf"))
+        hides = [builder.fcmp_ordered("==", score, none) for score in scores]
+        hidden = self.number(-0.0)
+        return [
+            builder.select(hide, hidden, weight)
+            for hide, weight in zip(hides, weights, strict=True)
+        ], hides
 
     def load_anywhere(self, address: ir.Value) -> ir.Value:
         """Return what lies at an address of any alignment."""
@@ -145,33 +175,48 @@ class Emitter:
         mark = self.integer(1 << (self.bits.width - 1))
         return self.builder.icmp_unsigned("!=", self.builder.bitcast(weight, self.int_type), mark)
 
-    def _power(self, x: ir.Value) -> tuple[ir.Value, ir.Value]:
-        """Return 2**n and 2**f - 1 with x = n + f, n whole: NaN stays NaN, no integer is made."""
+    def _power(self, xs: list[ir.Value]) -> tuple[list[ir.Value], list[ir.Value], list[ir.Value]]:
+        """Return 2**n, p and f with x = n + f, n whole, and 2**f = 1 + p * f, for each x.
+
+        NaN stays NaN, no integer is made. Each step is taken for all of them: a CPU that waits
+        for one has the others at hand.
+        """
         builder = self.builder
         mantissa, exponent_bias = (52, 1023) if self.double else (23, 127)
         shifter = self.number(
             1.5 * 2.0**mantissa
         )  # adding it rounds to whole and keeps n in the low bits
-        shifted = builder.fadd(x, shifter)
-        f = builder.fsub(x, builder.fsub(shifted, shifter))
-        bits = builder.shl(builder.bitcast(shifted, self.int_type), self.integer(mantissa))
-        power = builder.bitcast(
-            builder.add(bits, self.integer(exponent_bias << mantissa)), self.type
-        )
-        coefficients = _EXP2["double" if self.double else "float"]
-        total: ir.Value = self.number(coefficients[0])
-        for coefficient in coefficients[1:]:
-            total = self.fma(total, f, self.number(coefficient))
-        return power, builder.fmul(total, f)
+        shifted = [builder.fadd(x, shifter) for x in xs]
+        whole = [builder.fsub(s, shifter) for s in shifted]
+        fs = [builder.fsub(x, n) for x, n in zip(xs, whole, strict=True)]
+        first, *others = _EXP2["double" if self.double else "float"]
+        totals: list[ir.Value] = [self.number(first)] * len(xs)
+        for coefficient in others:
+            number = self.number(coefficient)
+            totals = [self.fma(total, f, number) for total, f in zip(totals, fs, strict=True)]
+        powers = []
+        for s in shifted:
+            bits = builder.shl(builder.bitcast(s, self.int_type), self.integer(mantissa))
+            bits = builder.add(bits, self.integer(exponent_bias << mantissa))
+            powers.append(builder.bitcast(bits, self.type))
+        return powers, totals, fs
 
-    def exp2(self, x: ir.Value) -> ir.Value:
-        """2**x for x up to 126 (1022), exactly 0 below the normal numbers; exp2(0) is exactly 1."""
-        power, rest = self._power(x)
-        value = self.builder.fmul(power, self.builder.fadd(rest, self.number(1.0)))
-        least = self.number(-1022.0 if self.double else -126.0)
-        return self.builder.select(
-            self.builder.fcmp_ordered("<", x, least), self.number(0.0), value
-        )
+    def exp2(self, xs: list[ir.Value], *, normal: bool = False) -> list[ir.Value]:
+        """2**x for each x up to 126 (1022), exactly 0 below the normal numbers; exp2(0) is 1.
+
+        ``normal`` promises that no result is below them.
+        """
+        builder, one = self.builder, self.number(1.0)
+        powers, totals, fs = self._power(xs)
+        values = [self.fma(total, f, one) for total, f in zip(totals, fs, strict=True)]
+        values = [builder.fmul(power, value) for power, value in zip(powers, values, strict=True)]
+        if normal:
+            return values
+        least, zero = self.number(self.least), self.number(0.0)
+        return [
+            builder.select(builder.fcmp_ordered("<", x, least), zero, value)
+            for x, value in zip(xs, values, strict=True)
+        ]
 
     def tanh(self, x: ir.Value) -> ir.Value:
         """(e^2|x| - 1) / (e^2|x| + 1) with the sign of x; small x keeps its relative precision."""
@@ -182,7 +227,8 @@ class Emitter:
         y = builder.fmul(size, self.number(2.8853900817779268147))
         top = self.number(60.0)  # from here on tanh is 1 in either dtype
         y = builder.select(builder.fcmp_ordered(">", y, top), top, y)
-        power, rest = self._power(y)
+        (power,), (total,), (f,) = self._power([y])
+        rest = builder.fmul(total, f)
         minus_one = self.fma(power, rest, builder.fsub(power, self.number(1.0)))
         ratio = builder.fdiv(minus_one, builder.fadd(minus_one, self.number(2.0)))
         signed = builder.or_(builder.bitcast(ratio, self.int_type), builder.and_(bits, sign))
