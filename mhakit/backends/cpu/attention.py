@@ -146,10 +146,13 @@ def _attend_tile(
         weights = laid(real, address(weights), SOURCES, lanes)
         turned = laid(real, address(turned), turned.shape[0], lanes)
         kept = laid(real, address(kept), kept.shape[0], lanes)
+    h, t = g * ratio + first_row // T, first_row % T
     for lane in range(lanes):
-        row = first_row + min(lane, used - 1)  # spare lanes repeat the last target
-        places[HEAD, lane] = g * ratio + row // T
-        places[TARGET, lane] = row % T
+        places[HEAD, lane], places[TARGET, lane] = h, t
+        if lane + 1 < used:  # spare lanes repeat the last target
+            t += 1
+            if t == T:
+                h, t = h + 1, 0
     place(call, b, places)
     pack_queries(call, real, b, LOG2E, places, packed)
 
@@ -232,7 +235,4 @@ def _finish(call, real, b, places, top, total, sums):
         dead = total[lane] == cast(0)
         total[lane] = cast(0) if dead else cast(1) / total[lane]
         places[ROW, lane] = call.out + b * call.out_b + h * call.out_h + t * call.out_t
-    for e in range(call.E):
-        for lane in range(top.size):
-            sums[e, lane] *= total[lane]
-    store_rows(real, call.kind, places[ROW], call.out_e, call.E, sums)
+    store_rows(real, call.kind, places[ROW], call.out_e, call.E, sums, total)

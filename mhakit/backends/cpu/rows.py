@@ -32,32 +32,39 @@ def _size_beside(kind, item):
 
 
 @inlined
-def load_rows(real, kind, rows, stride, count, tile):
-    """Write number i of lane's row, at rows[lane] + i * stride, to tile[i, lane]; True is 1."""
+def load_rows(real, kind, rows, stride, count, tile, factor):
+    """Write number i of lane's row, at rows[lane] + i * stride, times a factor to tile[i, lane].
+
+    True is 1.
+    """
     lanes, step = tile.shape[1], tile.shape[1] * tile.itemsize
     if step % VECTOR_BYTES == 0 and stride == _size_beside(kind, tile.itemsize):
-        to_columns(real, kind, stride, address(rows), lanes, count, address(tile), step)
+        to_columns(real, kind, stride, address(rows), lanes, count, address(tile), step, factor)
     else:
         cast = type(real)
         for lane in range(lanes):
             for i in range(count):
                 place = rows[lane] + i * stride
-                tile[i, lane] = cast(read_bool(place)) if kind == BOOL else read(real, kind, place)
+                number = cast(read_bool(place)) if kind == BOOL else read(real, kind, place)
+                tile[i, lane] = number * factor
 
 
 @inlined
-def store_rows(real, kind, rows, stride, count, tile):
-    """Write tile[i, lane], rounded once, to lane's row at rows[lane] + i * stride.
+def store_rows(real, kind, rows, stride, count, tile, factors):
+    """Write tile[i, lane] * factors[lane], rounded once, to lane's row at rows[lane] + i * stride.
 
-    Lanes that share a row must hold the same numbers.
+    Lanes that share a row must hold the same numbers. No zero is -0.0.
     """
     lanes, step = tile.shape[1], tile.shape[1] * tile.itemsize
     if stride == _size_beside(kind, tile.itemsize):
-        to_rows(real, kind, stride, address(rows), lanes, count, address(tile), step)
+        to_rows(
+            real, kind, stride, address(rows), lanes, count, address(tile), step, address(factors)
+        )
     else:
+        zero = type(real)(0)
         for lane in range(lanes):
             for i in range(count):
-                write(kind, rows[lane] + i * stride, tile[i, lane])
+                write(kind, rows[lane] + i * stride, tile[i, lane] * factors[lane] + zero)
 
 
 @inlined

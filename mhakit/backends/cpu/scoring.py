@@ -79,13 +79,14 @@ def _work(calls, real, score_mod, score_args):
     """Take work items until none is left, with scratch tiles made once."""
     call = calls[0]
     lanes = call.lanes
-    room, places, (packed, scores, staged, turned) = reserve(
+    room, places, (packed, scores, ones, staged, turned) = reserve(
         real,
         (6, lanes),
-        ((call.D, lanes), (SOURCES, lanes), staged_shape(call), turned_shape(call)),
+        ((call.D, lanes), (SOURCES, lanes), (1, lanes), staged_shape(call), turned_shape(call)),
     )
     if room == 0:
         return
+    fill(ones, type(real)(1))
     tiles = -(-call.T // lanes)
     while True:
         item = take(calls)
@@ -94,7 +95,7 @@ def _work(calls, real, score_mod, score_args):
         pair = item // tiles
         _score_tile(
             call, real, pair // call.H, pair % call.H, item % tiles * lanes, places, packed,
-            scores, staged, turned, score_mod, score_args,
+            scores, ones[0], staged, turned, score_mod, score_args,
         )  # fmt: skip
     release(room)
     end(calls)
@@ -102,8 +103,9 @@ def _work(calls, real, score_mod, score_args):
 
 @part
 def _score_tile(
-    call, real, b, head, first_row, places, packed, scores, staged, turned, score_mod, score_args
-):
+    call, real, b, head, first_row, places, packed, scores, ones, staged, turned, score_mod,
+    score_args,
+):  # fmt: skip
     """Write the scores of this launch's blocks for the targets from ``first_row`` of one head."""
     last, lanes, S = call.T - 1, call.lanes, call.S
     for lane in range(lanes):
@@ -128,4 +130,4 @@ def _score_tile(
         for lane in range(lanes):
             t = places[TARGET, lane]
             places[ROW, lane] = out + t * call.out_t + source * call.out_e
-        store_rows(real, native, places[ROW], call.out_e, rows, scores)
+        store_rows(real, native, places[ROW], call.out_e, rows, scores, ones)

@@ -132,10 +132,7 @@ def pack_queries(call, real, b, unit, places, packed):
     for lane in range(packed.shape[1]):
         h, t = places[HEAD, lane], places[TARGET, lane]
         places[ROW, lane] = batch + h * call.query_h + t * call.query_t
-    load_rows(real, call.kind, places[ROW], call.query_d, call.D, packed)
-    for d in range(call.D):
-        for lane in range(packed.shape[1]):
-            packed[d, lane] *= factor
+    load_rows(real, call.kind, places[ROW], call.query_d, call.D, packed, factor)
 
 
 @part
@@ -221,7 +218,7 @@ def _add_bias(call, real, b, source, rows, places, turned, scores):
     for lane in range(scores.shape[1]):
         h, t = places[HEAD, lane], places[TARGET, lane]
         places[ROW, lane] = first + h * call.bias_h + t * call.bias_t
-    load_rows(real, call.bias_kind, places[ROW], call.bias_s, rows, turned)
+    load_rows(real, call.bias_kind, places[ROW], call.bias_s, rows, turned, type(real)(1))
     for i in range(rows):
         for lane in range(scores.shape[1]):
             added = turned[i, lane]
@@ -246,7 +243,7 @@ def _hide_mask(call, real, b, source, rows, places, turned, scores):
     for lane in range(scores.shape[1]):
         h, t = places[HEAD, lane], places[TARGET, lane]
         places[ROW, lane] = first + h * call.mask_h + t * call.mask_t
-    load_rows(real, np.int64(BOOL), places[ROW], call.mask_s, rows, turned)
+    load_rows(real, np.int64(BOOL), places[ROW], call.mask_s, rows, turned, type(real)(1))
     for i in range(rows):
         for lane in range(scores.shape[1]):
             if turned[i, lane] == type(real)(0):

@@ -228,22 +228,21 @@ def _weigh_tile(
     ):
         rows = min(SOURCES, S - source)
         block = room[:rows] if narrow else weights[source : source + rows]
-        if begin * SOURCES <= source and source < stop * SOURCES:
-            if narrow:
-                _take_up(weights, source, block)
-            _scale(real, share, block)
-        else:
+        factors = share
+        if source < begin * SOURCES or source >= stop * SOURCES:
             fill(block, cast(0))
+            factors = ones  # a share may be NaN
+        elif narrow:
+            _take_up(weights, source, block)
         for lane in range(lanes):
             row = min(first_row + lane, last)
             places[ROW, lane] = out + row * call.out_t + source * call.out_e
-        store_rows(real, call.kind, places[ROW], call.out_e, rows, block)
+        store_rows(real, call.kind, places[ROW], call.out_e, rows, block, factors)
     if call.attended != 0 and block_past >= 2 * blocks:
-        _scale(real, share, sums)
         attended = call.attended + b * call.attended_b + i * call.attended_h
         for lane in range(lanes):
             places[ROW, lane] = attended + min(first_row + lane, last) * call.attended_t
-        store_rows(real, call.kind, places[ROW], call.attended_e, E, sums)
+        store_rows(real, call.kind, places[ROW], call.attended_e, E, sums, share)
 
 
 @inlined
@@ -299,12 +298,3 @@ def _add_values(call, real, row, rows, hides, weights, staged, ones, sums):
             real, row, across, row_stride, address(weights), address(sums), step, step,
             call.E, rows, address(ones),
         )  # fmt: skip
-
-
-@inlined
-def _scale(real, factors, tile):
-    """Multiply each lane by its factor; no zero stays -0.0."""
-    zero = type(real)(0)
-    for i in range(tile.shape[0]):
-        for lane in range(factors.size):
-            tile[i, lane] = tile[i, lane] * factors[lane] + zero

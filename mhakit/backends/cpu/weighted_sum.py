@@ -106,7 +106,7 @@ def _sum_tile(call, real, b, h, first_row, block, sums, ones, staged, at):
         for lane in range(lanes):
             t = min(first_row + lane, call.T - 1)  # spare lanes repeat the last target
             at[lane] = given + t * call.weights_t + source * call.weights_s
-        load_rows(real, kind, at, call.weights_s, rows, block)
+        load_rows(real, kind, at, call.weights_s, rows, block, cast(1))
         for i in range(rows):
             for lane in range(lanes):
                 weight = block[i, lane]
@@ -123,4 +123,4 @@ def _sum_tile(call, real, b, h, first_row, block, sums, ones, staged, at):
         return
     for lane in range(lanes):
         at[lane] = written + min(first_row + lane, call.T - 1) * call.out_t
-    store_rows(real, kind, at, call.out_e, E, sums)
+    store_rows(real, kind, at, call.out_e, E, sums, ones[0])
