@@ -31,6 +31,16 @@ def test_scores_and_weights_stay_in_the_budget_on_every_shape(name, dtype, backe
     assert_within(weights, expected, "weights")
 
 
+@pytest.mark.parametrize("gap", [3.0, 40.0, 130.0, 1500.0])
+def test_a_score_far_below_the_top_weighs_what_it_should_or_nothing(gap, dtype, backend):
+    S = 20 if SIMULATED else 40
+    value = draw(Sizes(1, 1, 1, 1, S, 4, 4), dtype)[2]
+    query = np.ones((1, 1, 17, 1), dtype)
+    key = (-gap * np.random.default_rng().permutation(S)).astype(dtype).reshape(1, 1, S, 1)
+    (expected, _) = budget("attention", query, key, value, scale=1.0)
+    assert_within(mhakit.attention(query, key, value, scale=1.0, backend=backend), expected)
+
+
 @pytest.mark.parametrize("name", ["no two sizes equal", "several tiles of several blocks"])
 def test_the_parallel_and_the_serial_form_stay_in_the_budget(name, dtype, form):
     query, key, value = draw(SHAPES[name], dtype, seed=3)

@@ -50,6 +50,7 @@ def test_an_edit_anywhere_in_the_kernels_sources_is_a_miss(tmp_path, run_fresh):
 def test_narrower_registers_give_the_same_bits(width, tmp_path, run_fresh):
     code = """
         import sys, numpy as np, mhakit
+        from mhakit.backends.cpu import projection
         from mhakit.backends.cpu.simd import VECTOR_BYTES
         from mhakit.testing import Sizes, draw
         for dtype in (np.float32, np.float64):
@@ -61,6 +62,10 @@ def test_narrower_registers_give_the_same_bits(width, tmp_path, run_fresh):
             for keywords in ({"causal": "bottom_right"}, {"mask": mask, "softcap": 3.0}):
                 output, lse = mhakit.attention(*arrays, **keywords, return_lse=True)
                 sys.stdout.write((output.tobytes() + lse.tobytes()).hex())
+            projected = np.empty((64, 150), dtype)
+            weight = np.random.default_rng(2).standard_normal((150, 150)).astype(dtype)
+            projection.project(weight.T[:64], weight.T, None, projected)
+            sys.stdout.write(projected.tobytes().hex())
         print("", VECTOR_BYTES)
     """
     bits, _ = run_fresh(code).split()

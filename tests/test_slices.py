@@ -141,6 +141,9 @@ INTERRUPTED = """
         part = one(1, 1, T, 64), one(1, 1, T)
         cpu.merge([part[0]] * 2, [part[1]] * 2, room(1, 1, T, 64), room(1, 1, T))
 
+    def project(K):
+        cpu.project(one(64, K), one(K, 256), None, np.empty((64, 256), np.float32))
+
     def combine(T, pulls):
         line = np.ones(64, np.float32)
         heads = np.lib.stride_tricks.as_strided(line, (1, 64, T, 64), (0, 0, 0, 4))
@@ -161,6 +164,7 @@ INTERRUPTED = """
             lambda S: cpu.weigh_values(one(1, 1, 1, S), one(1, 1, S, 64), room(1, 1, 1, 64)), 2**30
         ),
         "merge": (merge, 2**30),
+        "projection": (project, 2**25),
         "combination": (lambda T: combine(T, False), 2**24),
         "its gradient": (lambda T: combine(T, True), 2**19),
     }
@@ -190,7 +194,7 @@ INTERRUPTED = """
 
 def test_ctrl_c_is_heard_long_before_a_call_of_any_kernel_ends(run_fresh):
     lines = run_fresh(INTERRUPTED, timeout=100).splitlines()
-    assert len(lines) == 10
+    assert len(lines) == 11
     assert [line for line in lines if not line.endswith(": heard")] == []
 
 

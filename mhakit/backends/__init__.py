@@ -1,9 +1,9 @@
 """Choose the backend that computes a call: by name, or by the kind of array that was given.
 
 Every backend is a module with the same verbs: ``attend``, ``score``, ``weigh``, ``normalize``,
-``weigh_values``, ``merge``, ``combine_heads``, ``combine_heads_vjp`` and ``describe``. None
-imports another. ``cuda`` has no gradients yet, and also ``empty``, for results in a device's
-memory.
+``weigh_values``, ``merge``, ``combine_heads``, ``combine_heads_vjp``, ``project`` and
+``describe``. None imports another. ``cuda`` has no gradients and no ``project`` yet, and also
+``empty``, for results in a device's memory.
 """
 
 from __future__ import annotations

@@ -114,6 +114,12 @@ def merge(
     out_lse[...] = total
 
 
+def project(rows: Array, weight: Array, bias: Array | None, out: Array) -> None:
+    """Write rows (n, K) @ weight (K, N) + bias (N,) to ``out``, (n, N)."""
+    projected = rows.astype(np.float64) @ weight.astype(np.float64)
+    out[...] = projected if bias is None else projected + bias.astype(np.float64)
+
+
 def combine_heads(heads: Array, plan: CombinationPlan, out: Array) -> None:
     """Write ``project(reduce over groups of (head_weights * heads))``, (B, T, M), to ``out``."""
     combined = _side_by_side(_grouped(_weighted(heads, plan), plan))

@@ -133,7 +133,7 @@ class MultiHeadAttention(SavedLayer):
         >>> [part.shape for part in layer.project(np.ones((1, 3, 8), np.float32))]
         [(1, 4, 3, 2), (1, 2, 3, 2), (1, 2, 3, 2)]
         """
-        query, key, value = self._project(x, source)
+        query, key, value = self._project(x, source, None)
         return query.swapaxes(-2, -3), key.swapaxes(-2, -3), value.swapaxes(-2, -3)
 
     def heads(
@@ -312,10 +312,12 @@ class MultiHeadAttention(SavedLayer):
         )
         return output if weights is None else (output, weights)
 
-    def _project(self, x: ArrayLike, source: ArrayLike | None) -> tuple[Array, Array, Array]:
+    def _project(
+        self, x: ArrayLike, source: ArrayLike | None, backend: str | None
+    ) -> tuple[Array, Array, Array]:
         words = as_input(x, "x", self.model_width, self.dtype)
         others = None if source is None else as_source(source, words, self.dtype)
-        return self._projections.project(words, others)
+        return self._projections.project(words, others, backend)
 
     def _attend(
         self,
@@ -328,7 +330,7 @@ class MultiHeadAttention(SavedLayer):
         unknown = sorted(keywords.keys() - AttentionKeywords.__annotations__.keys())
         if unknown:
             raise TypeError(f"a layer takes no keyword {unknown[0]!r}")
-        query, key, value = self._project(x, source)
+        query, key, value = self._project(x, source, keywords.get("backend"))
         weights = None
         if return_weights:
             z, weights = attention_and_weights(query, key, value, layout="BTHD", **keywords)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mhakit.api.parameters import require_mapping
+from mhakit.backends import select
 from mhakit.errors import DTypeError, ParameterError, ShapeError
 from mhakit.problem import computation_dtype
 from mhakit.validation import as_float_array
@@ -82,15 +83,17 @@ class Projections:
                 _per_head(target, self.blocks[block])[...] = value
         return replace(self, weight=weight, bias=bias)
 
-    def project(self, x: Array, source: Array | None) -> tuple[Array, Array, Array]:
+    def project(
+        self, x: Array, source: Array | None, backend: str | None
+    ) -> tuple[Array, Array, Array]:
         """Return query (…, T, H, D), key (…, S, G, D) and value (…, S, G, E), without B as x is."""
         starts = [start for start, _, _ in self.blocks.values()]
         if source is None:
-            parts = [self._columns(x, 0, self.weight.shape[1])] * 3
+            parts = [self._columns(x, 0, self.weight.shape[1], backend)] * 3
             offsets = starts
         else:
-            key_value = self._columns(source, starts[1], self.weight.shape[1])
-            parts = [self._columns(x, 0, starts[1]), key_value, key_value]
+            key_value = self._columns(source, starts[1], self.weight.shape[1], backend)
+            parts = [self._columns(x, 0, starts[1], backend), key_value, key_value]
             offsets = [0, 0, starts[2] - starts[1]]
         query, key, value = (
             part[..., first : first + heads * width].reshape(*part.shape[:-1], heads, width)
@@ -100,14 +103,15 @@ class Projections:
         )
         return query, key, value
 
-    def _columns(self, x: Array, first: int, last: int) -> Array:
+    def _columns(self, x: Array, first: int, last: int, backend: str | None) -> Array:
         """Return ``x @ weight + bias`` for some columns; 16 bits in float32, rounded once."""
         real = computation_dtype(self.weight.dtype)
-        weight = self.weight[:, first:last].astype(real, copy=False)
         rows = x.astype(real, copy=False).reshape(math.prod(x.shape[:-1]), self.model_width)
-        projected = rows @ weight
-        if self.bias is not None:
-            projected += self.bias[first:last].astype(real, copy=False)
+        projected = np.empty((len(rows), last - first), real)
+        bias = None if self.bias is None else self.bias[first:last]
+        # a device's backend has no kernel for it: what a layer is given lies on the host
+        kernels = select("reference" if backend == "reference" else "cpu")
+        kernels.project(rows, self.weight[:, first:last], bias, projected)
         result: Array = projected.astype(self.weight.dtype, copy=False)
         return result.reshape(*x.shape[:-1], last - first)
 

@@ -8,8 +8,6 @@ import pytest
 import mhakit
 from material.arrays import draw
 from material.combinations import FACTORS, B, E, H, Planned, T, assert_within_budget, learned
-from mhakit.backends.cpu import combination as cpu
-from mhakit.plugin_api import CombinationPlan
 
 
 def formula_of(plan, factors):
@@ -50,23 +48,6 @@ def test_a_plan_weighs_reduces_and_projects(form, factors, groups, reduce, proje
         for backend in ("cpu", "reference"):
             actual = mhakit.combine(heads, strategy, backend=backend)
             assert_within_budget(actual, formula, heads, weight, bias)
-
-
-@pytest.mark.parametrize("rows", [2 * E, 2 * E + 1])
-def test_the_bias_is_added_once_where_it_rides_on_the_product_and_where_it_does_not(dtype, rows):
-    heads, parameters = draw(1, H, rows, E, dtype=dtype), learned(E, dtype)
-    parameters["bias"][2] = np.inf
-    assert cpu._bias_rides(CombinationPlan(1, **parameters), rows, E) == (rows > 2 * E)
-    result = mhakit.combine(heads, "average", parameters)
-    assert np.isinf(result[..., 2]).all()
-    parameters["bias"][2] = 0
-    assert_within_budget(
-        mhakit.combine(heads, "average", parameters),
-        lambda z, w, b: (z * (1 / z.dtype.type(H))).sum(axis=1) @ w + b,
-        heads,
-        *parameters.values(),
-    )
-    assert np.isfinite(np.delete(result, 2, axis=-1)).all()
 
 
 @pytest.mark.parametrize("factors", ["by head", "by element"])

@@ -3,7 +3,7 @@
 ``simd`` knows registers, ``memory`` single numbers; ``call`` turns a `Problem` into the record
 that kernels read and ``launch`` decides how they run. The kernels: ``attention``, ``scoring``,
 ``weighing``, ``softmax``, ``weighted_sum``, ``merging``, ``combination``,
-``combination_gradient``.
+``combination_gradient``, ``projection``.
 """
 
 from mhakit.backends.cpu.attention import attend
@@ -11,6 +11,7 @@ from mhakit.backends.cpu.combination import combine_heads
 from mhakit.backends.cpu.combination_gradient import combine_heads_vjp
 from mhakit.backends.cpu.description import describe, machine
 from mhakit.backends.cpu.merging import merge
+from mhakit.backends.cpu.projection import project
 from mhakit.backends.cpu.scoring import score
 from mhakit.backends.cpu.softmax import normalize
 from mhakit.backends.cpu.warming import kernel_folder, warm_up
@@ -26,6 +27,7 @@ __all__ = [
     "machine",
     "merge",
     "normalize",
+    "project",
     "score",
     "warm_up",
     "weigh",

@@ -1,4 +1,4 @@
-"""Combine heads: a row (b, t) weighs its H heads and reduces them to groups; BLAS projects.
+"""Combine heads: a row (b, t) weighs its H heads and reduces them to groups, then is projected.
 
 The weighing kernel sees memory as addresses and strides, so that it is compiled once a computation
 dtype. A row is computed alone, its heads in order: its bits before the projection do not depend on
@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 
 from mhakit.backends.cpu.flags import FLAGS, inlined, part
 from mhakit.backends.cpu.launch import Worker
-from mhakit.backends.cpu.memory import end, pointer, take
+from mhakit.backends.cpu.memory import end, line_of, take
+from mhakit.backends.cpu.projection import project
 from mhakit.backends.cpu.record import HEAD, address_of, pack, records
 from mhakit.backends.cpu.slices import run_in_slices
 from mhakit.plugin_api import CombinationPlan
 from mhakit.problem import computation_dtype
 
-__all__ = ["NANOSECONDS_PER_NUMBER", "combine_heads", "line_of", "placed"]
+__all__ = ["NANOSECONDS_PER_NUMBER", "combine_heads", "placed"]
 
 Array = NDArray[Any]
 
@@ -29,7 +30,7 @@ _INTEGERS = (
     *HEAD, "rows", "few", "T", "E", "groups", "share", "largest",
     "heads", "heads_b", "heads_h", "heads_t",
     "factors", "factors_b", "factors_h", "factors_t", "factors_e",
-    "out", "out_row", "out_width",
+    "out", "out_row",
 )  # fmt: skip
 
 WEIGHING = records(_INTEGERS)
@@ -60,29 +61,14 @@ def combine_heads(heads: Array, plan: CombinationPlan, out: Array) -> Array:
     if combined is None:
         inner = plan.groups * E
         direct = plan.weight is None and out.dtype == real and out.flags.c_contiguous
-        if direct:
-            room = out.reshape(B * T, inner)
-        else:  # one column more, for the bias
-            room = np.empty((B * T, inner + _bias_rides(plan, B * T, inner)), real)
-        weigh_groups(wide, plan, room)
-        combined = room
-    _project(combined, plan, real, out)
-    return combined[:, : plan.groups * E]
-
-
-def _bias_rides(plan: CombinationPlan, rows: int, inner: int) -> bool:
-    """Whether the bias is one more row of the weight, which spares a pass over the output.
-
-    The weight is copied for it, so it must be smaller than what it spares.
-    """
-    return plan.weight is not None and plan.bias is not None and 2 * inner < rows
+        combined = out.reshape(B * T, inner) if direct else np.empty((B * T, inner), real)
+        weigh_groups(wide, plan, combined)
+    _project(combined, plan, out)
+    return combined
 
 
 def weigh_groups(heads: Array, plan: CombinationPlan, combined: Array) -> None:
-    """Write the weighted and reduced heads to ``combined``, (B * T, groups * E or one more).
-
-    A column more is set to 1.
-    """
+    """Write the weighted and reduced heads to ``combined``, (B * T, groups * E)."""
     B, H, T, E = heads.shape
     real = combined.dtype
     factors = np.asarray(1 if plan.head_weights is None else plan.head_weights, real)
@@ -93,7 +79,7 @@ def weigh_groups(heads: Array, plan: CombinationPlan, combined: Array) -> None:
         WEIGHING[real],
         (
             B * T, few, T, E, plan.groups, H // plan.groups, plan.reduce == "max", *place[:4],
-            *factor_place, address_of(combined), *combined.strides[:1], combined.shape[1],
+            *factor_place, address_of(combined), *combined.strides[:1],
         ),
     )  # fmt: skip
     work = NANOSECONDS_PER_NUMBER * heads.size
@@ -111,19 +97,19 @@ def _side_by_side(heads: Array) -> Array | None:
     return None
 
 
-def _project(combined: Array, plan: CombinationPlan, real: np.dtype[Any], out: Array) -> None:
-    """Write ``combined @ weight + bias`` to ``out``; one product, one rounding."""
-    M = out.shape[2]
-    rows = out.reshape(-1, M) if out.dtype == real and out.flags.c_contiguous else None
-    weight, bias = plan.weight, plan.bias
-    if weight is not None and bias is not None and combined.shape[1] > weight.shape[0]:
-        weight, bias = np.concatenate((weight, bias[None]), dtype=real), None
-    if weight is not None:
-        combined = np.matmul(combined, weight.astype(real, copy=False), out=rows)
-    if bias is not None:
-        combined = np.add(combined, bias.astype(real, copy=False), out=rows)
-    if not np.may_share_memory(combined, out):
-        out[...] = combined.reshape(out.shape)
+def _project(combined: Array, plan: CombinationPlan, out: Array) -> None:
+    """Write ``combined @ weight + bias`` to ``out``, rounded once."""
+    M, real = out.shape[2], combined.dtype
+    direct = out.dtype == real and out.flags.c_contiguous
+    rows = out.reshape(-1, M) if direct else np.empty((len(combined), M), real)
+    if plan.weight is not None:
+        project(combined, plan.weight, plan.bias, rows)
+    elif plan.bias is not None:
+        np.add(combined, plan.bias.astype(real, copy=False), out=rows)
+    else:
+        rows = combined
+    if not np.may_share_memory(rows, out):
+        out[...] = rows.reshape(out.shape)
 
 
 def placed(array: Array, steps: tuple[int, ...]) -> tuple[Array, tuple[int, ...]]:
@@ -141,12 +127,6 @@ def placed(array: Array, steps: tuple[int, ...]) -> tuple[Array, tuple[int, ...]
     if 1 in array.shape:
         strides = tuple(step if n > 1 else 0 for n, step in zip(array.shape, strides, strict=True))
     return array, (address_of(array), *strides)
-
-
-@inlined
-def line_of(real, place, count):
-    """Return the numbers at an address."""
-    return carray(pointer(real, place), count)
 
 
 @njit(**{**FLAGS, "fastmath": False})  # rounded here: fused or not, the two forms would differ
@@ -237,13 +217,11 @@ def _work(calls, real):
 
 @part
 def _weigh_row(call, real, row):
-    """Write each group of one row, weighted and reduced; where there is a column more, 1 to it."""
+    """Write each group of one row, weighted and reduced."""
     b, t = row // call.T, row % call.T
     E, share, groups = call.E, call.share, call.groups
     by_element, largest = call.factors_e != 0, call.largest != 0
-    out = line_of(real, call.out + row * call.out_row, call.out_width)
-    if out.size > groups * E:
-        out[out.size - 1] = 1
+    out = line_of(real, call.out + row * call.out_row, groups * E)
     heads = call.heads + b * call.heads_b + t * call.heads_t
     factors = call.factors + b * call.factors_b + t * call.factors_t
     step, factor_step = call.heads_h, call.factors_h

@@ -13,10 +13,10 @@ import numpy as np
 from numba import carray, njit
 from numpy.typing import NDArray
 
-from mhakit.backends.cpu.combination import NANOSECONDS_PER_NUMBER, line_of, placed
+from mhakit.backends.cpu.combination import NANOSECONDS_PER_NUMBER, placed
 from mhakit.backends.cpu.flags import FLAGS, inlined, part
 from mhakit.backends.cpu.launch import Worker
-from mhakit.backends.cpu.memory import end, take
+from mhakit.backends.cpu.memory import end, line_of, take
 from mhakit.backends.cpu.record import HEAD, address_of, pack, records
 from mhakit.backends.cpu.scratch import release, reserve
 from mhakit.backends.cpu.slices import run_in_slices

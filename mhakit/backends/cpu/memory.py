@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
-from numba import types
+from numba import carray, types
 from numba.extending import intrinsic
 
 from mhakit.backends.cpu.flags import inlined
@@ -19,6 +19,7 @@ __all__ = [
     "address",
     "end",
     "fetch_add",
+    "line_of",
     "pointer",
     "read",
     "read_bool",
@@ -127,6 +128,12 @@ def _pointer(typing: Any, real: Any, address: Any) -> Any:
 
 
 pointer = intrinsic(_pointer)
+
+
+@inlined
+def line_of(real, place, count):
+    """Return the numbers at an address."""
+    return carray(pointer(real, place), count)
 
 
 @inlined

@@ -18,6 +18,7 @@ from mhakit.backends.cpu import (
     decoding,
     launch,
     merging,
+    projection,
     scoring,
     softmax,
     weighing,
@@ -34,6 +35,7 @@ WORKERS = {
     "weighing": weighing._run,
     "weighted_sum": weighted_sum._run,
     "merging": merging._run,
+    "projection": projection._run,
     "combination": combination._run,
     "combination_gradient": combination_gradient._run,
 }

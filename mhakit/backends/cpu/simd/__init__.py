@@ -20,7 +20,7 @@ from mhakit.backends.cpu.simd.columns import (
     tanh,
 )
 from mhakit.backends.cpu.simd.emitter import LEAST_BYTES, VECTOR_BYTES
-from mhakit.backends.cpu.simd.product import accumulate, accumulate_visible, multiply
+from mhakit.backends.cpu.simd.product import accumulate, accumulate_visible, extend, multiply
 from mhakit.backends.cpu.simd.transposing import (
     row_from_line,
     rows_to_lines,
@@ -40,6 +40,7 @@ __all__ = [
     "column_weights_scaled",
     "dot_rows",
     "exp2",
+    "extend",
     "line_top",
     "line_weights",
     "multiply",

@@ -102,6 +102,11 @@ class Emitter:
         pointer = self.builder.inttoptr(address, self.type.as_pointer())
         self.builder.store(value, pointer, align=self.size)
 
+    def store_anywhere(self, value: ir.Value, address: ir.Value) -> None:
+        """Write to an address of any alignment."""
+        pointer = self.builder.inttoptr(address, self.type.as_pointer())
+        self.builder.store(value, pointer, align=1)
+
     def across(self, vector: ir.Value, join: Callable[[ir.Value, ir.Value], ir.Value]) -> ir.Value:
         """Return one number of all lanes, as a tree of neighbours, then of pairs, and so on."""
         width = 1

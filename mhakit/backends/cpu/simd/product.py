@@ -10,7 +10,7 @@ from numba.extending import intrinsic
 
 from mhakit.backends.cpu.simd.emitter import INT64, LEAST_BYTES, VECTOR_BYTES, Emitter, loop
 
-__all__ = ["accumulate", "accumulate_visible", "multiply"]
+__all__ = ["accumulate", "accumulate_visible", "extend", "multiply"]
 
 # Registers of lanes, by the bytes of each, and the rows a product takes at once with them: eight or
 # more independent sums, and sums, lanes and one broadcast number fit the registers. AVX2 has 16 of
@@ -23,15 +23,17 @@ if LEAST_BYTES < VECTOR_BYTES:
 class _Product:
     """Emits C[m, lane] = sum over k of A[m, k] * B[k, lane] for every row m and lane.
 
-    ``mode`` says what a sum starts from, 0 (``multiply``) or C * carry[lane] (``accumulate``).
-    ``accumulate_visible`` leaves out each k at the lanes where B is -0.0, so that what A holds
-    there is never used. A lane sums in the order of k by fma, whatever its neighbours.
+    ``mode`` says what a sum starts from: 0 (``multiply``), C * carry[lane] (``accumulate``) or
+    what lies in rows of their own (``extend``). ``accumulate_visible`` leaves out each k at the
+    lanes where B is -0.0, so that what A holds there is never used. A lane sums in the order of k
+    by fma, whatever its neighbours.
     """
 
     def __init__(self, mode: str, builder: ir.IRBuilder, real: Any, operands: Any) -> None:
         self.mode, self.builder, self.real = mode, builder, real
         (self.a, self.a_row, self.a_step, self.b, self.c, self.step, self.width, self.rows,
-         self.depth, self.carry) = operands  # fmt: skip
+         self.depth, self.carry, *apart) = operands  # fmt: skip
+        self.c_row, self.carry_row = apart or (self.step, ir.Constant(INT64, 0))
 
     def _times(self, value: ir.Value, count: int) -> ir.Value:
         return self.builder.mul(value, ir.Constant(INT64, count))
@@ -61,21 +63,22 @@ class _Product:
     def _column(self, emit: Emitter, start: ir.Value, vectors: int, many: int) -> None:
         """Emit all rows, ``many`` at once, of the lanes ``start`` bytes into a tile's rows."""
         builder = self.builder
-        b, carry = builder.add(self.b, start), builder.add(self.carry, start)
-        a, c = self.a, builder.add(self.c, start)
+        b = builder.add(self.b, start)
+        at = [self.a, builder.add(self.c, start), builder.add(self.carry, start)]
+        steps = (self.a_row, self.c_row, self.carry_row)
         whole = builder.udiv(self.rows, ir.Constant(INT64, many))
         rest = builder.sub(self.rows, self._times(whole, many))
         for count, rows in ((whole, many), (rest, 1)):
 
             def block(carried: list[ir.Value], rows: int = rows) -> list[ir.Value]:
-                a, c = carried
+                a, c, carry = carried
                 self._block(emit, rows, vectors, a, b, c, carry)
                 return [
-                    builder.add(a, self._times(self.a_row, rows)),
-                    builder.add(c, self._times(self.step, rows)),
+                    builder.add(place, self._times(step, rows))
+                    for place, step in zip(carried, steps, strict=True)
                 ]
 
-            a, c = loop(builder, count, [a, c], block)
+            at = loop(builder, count, at, block)
 
     def _block(
         self,
@@ -90,13 +93,19 @@ class _Product:
         """Emit ``rows`` rows and ``vectors`` registers of lanes, whose sums stay in registers."""
         builder = self.builder
         a_rows = [builder.add(a, self._times(self.a_row, m)) for m in range(rows)]
-        places = [
-            self._plus(builder.add(c, self._times(self.step, m)), v * emit.size)
-            for m in range(rows)
-            for v in range(vectors)
-        ]
+
+        def tile(first: ir.Value, step: ir.Value) -> list[ir.Value]:
+            return [
+                self._plus(builder.add(first, self._times(step, m)), v * emit.size)
+                for m in range(rows)
+                for v in range(vectors)
+            ]
+
+        places = tile(c, self.c_row)
         if self.mode == "multiply":
             sums = [emit.number(0.0)] * len(places)
+        elif self.mode == "extend":
+            sums = [emit.load_anywhere(place) for place in tile(carry, self.carry_row)]
         else:
             factors = [emit.load(self._plus(carry, v * emit.size)) for v in range(vectors)]
             sums = [
@@ -120,8 +129,9 @@ class _Product:
             return [builder.add(offset, self.a_step), builder.add(b_row, self.step), *following]
 
         _, _, *sums = loop(builder, self.depth, [ir.Constant(INT64, 0), b, *sums], turn)
+        store = emit.store_anywhere if self.mode == "extend" else emit.store
         for total, place in zip(sums, places, strict=True):
-            emit.store(total, place)
+            store(total, place)
 
 
 def _product(mode: str) -> Any:
@@ -141,6 +151,20 @@ def _product(mode: str) -> Any:
         return types.void(real, *([types.int64] * 10)), codegen
 
     return product
+
+
+@intrinsic
+def extend(typing, real, a, a_row, a_step, b, c, step, width, rows, depth, begin, c_row, begin_row):
+    """Write a product that lies anywhere: C in rows of ``c_row`` bytes, from what ``begin`` holds.
+
+    The others are as in `multiply`; ``begin`` is rows, too, of ``begin_row`` bytes, 0 for one row.
+    """
+
+    def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> Any:
+        _Product("extend", builder, sig.args[0], args[1:]).write()
+        return context.get_dummy_value()
+
+    return types.void(real, *([types.int64] * 12)), codegen
 
 
 multiply = _product("multiply")

@@ -1,0 +1,180 @@
+"""Products with learned weights: rows times a matrix, plus a bias.
+
+Columns of the matrix ride in the lanes of attention's tile product; a work item is one tile of
+them for a run of rows. The bias costs no pass of its own, and no second team of threads, BLAS's,
+is left waiting in a loop for its next product while attention's own want the cores.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import carray
+from numpy.typing import NDArray
+
+from mhakit.backends.cpu.flags import inlined, part
+from mhakit.backends.cpu.launch import Worker, threads
+from mhakit.backends.cpu.memory import address, end, line_of, take
+from mhakit.backends.cpu.record import HEAD, address_of, pack, records
+from mhakit.backends.cpu.rows import load_row, load_rows, widen_rows
+from mhakit.backends.cpu.scratch import laid, release, reserve, state_of, state_size
+from mhakit.backends.cpu.simd import LEAST_BYTES, VECTOR_BYTES, extend
+from mhakit.backends.cpu.slices import run_in_slices
+from mhakit.backends.cpu.storage import kind_of
+from mhakit.backends.cpu.tiles import fill
+from mhakit.problem import computation_dtype
+
+__all__ = ["project"]
+
+Array = NDArray[Any]
+
+_INTEGERS = (
+    *HEAD, "n", "K", "N", "lanes", "few", "item", "weight_kind", "bias_kind",
+    "rows", "rows_n", "rows_k", "weight", "weight_k", "weight_n", "bias", "bias_n", "out", "out_n",
+)  # fmt: skip
+
+PRODUCT = records(_INTEGERS)
+"""``n`` rows of K numbers, a matrix of N columns, a bias and the output as addresses and byte
+strides; ``few`` rows are in a work item."""
+
+ROWS = 512
+"""Rows at most that share one copy of a tile of the matrix."""
+
+DEPTH = 768
+"""Numbers of a column that a copied tile holds, which stays in the second cache."""
+
+FEWEST, LEAST = 32, 2**20
+"""Rows, and products of numbers, under which BLAS multiplies: the copy and the start of a kernel
+would cost more than they save."""
+
+
+def _enter(calls):
+    """Be one worker."""
+    records = carray(calls, 1)
+    _work(records, records[0].one)
+
+
+_run = Worker(_enter, PRODUCT)
+
+
+def project(rows: Array, weight: Array, bias: Array | None, out: Array) -> None:
+    """Write rows (n, K) @ weight (K, N) + bias (N,) to ``out``, (n, N), whose rows are contiguous.
+
+    ``rows`` and ``out`` are of the computation dtype; weight and bias may be narrower. A sum is in
+    the order of K: where BLAS does not multiply, a row's bits do not depend on the others.
+    """
+    real = rows.dtype
+    if len(rows) < FEWEST or rows.size * weight.shape[1] < LEAST:
+        np.matmul(rows, weight.astype(real, copy=False), out=out)
+        if bias is not None:
+            np.add(out, bias.astype(real, copy=False), out=out)
+    else:
+        _multiply(
+            rows, _readable(weight, real), bias if bias is None else _readable(bias, real), out
+        )
+
+
+def _readable(given: Array, real: np.dtype[Any]) -> Array:
+    """Return an array as kernels of a computation dtype can read it."""
+    if computation_dtype(given.dtype) == real and given.flags.aligned:
+        return given
+    return np.asarray(given, real, order="C")
+
+
+def _multiply(rows: Array, weight: Array, bias: Array | None, out: Array) -> None:
+    n, K = rows.shape
+    N, real = weight.shape[1], rows.dtype
+    lanes = 4 * VECTOR_BYTES // real.itemsize
+    tiles = -(-N // lanes)
+    runs = max(-(-n // ROWS), min(-(-4 * threads() // tiles), n // FEWEST))
+    few = -(-n // runs // 4) * 4
+    placed = (0, 0) if bias is None else (address_of(bias), *bias.strides)
+    calls = pack(
+        PRODUCT[real],
+        (
+            n, K, N, lanes, few, real.itemsize, kind_of(weight.dtype),
+            kind_of(real if bias is None else bias.dtype), address_of(rows), *rows.strides,
+            address_of(weight), *weight.strides, *placed, address_of(out), out.strides[0],
+        ),
+    )  # fmt: skip
+    blocks, items = max(-(-K // DEPTH), 1), -(-n // few) * tiles
+    work = 0.02 * real.itemsize * 16 / VECTOR_BYTES * K * items * lanes * few
+    state = few * lanes * real.itemsize
+    run_in_slices(_run.of(real), calls, items, work, unknown=True, blocks=blocks, state=state)
+
+
+@part
+def _work(calls, real):
+    """Take work items until none is left, with scratch tiles made once."""
+    call = calls[0]
+    lanes = call.lanes
+    room, places, (tile, bias, own) = reserve(
+        real,
+        (1, lanes),
+        ((min(DEPTH, call.K), lanes), (1, lanes), (1, state_size(call))),
+    )
+    if room == 0:
+        return
+    runs = -(-call.n // call.few)
+    while True:
+        item = take(calls)
+        if item >= call.stop:
+            break
+        sums = laid(real, state_of(call, item, own), call.few, lanes)
+        _project_tile(
+            call, real, item % runs * call.few, item // runs * lanes, places[0], tile, bias, sums
+        )
+    release(room)
+    end(calls)
+
+
+@part
+def _project_tile(call, real, first_row, first, places, tile, bias, sums):
+    """Write the columns [first, first + lanes) of a run of rows.
+
+    Of a long item only the blocks of this launch are done; ``sums`` is its state.
+    """
+    count = min(call.few, call.n - first_row)
+    columns = min(call.lanes, call.N - first)
+    width = -(-columns * call.item // LEAST_BYTES) * LEAST_BYTES
+    out, out_row = call.out + first_row * call.out_n + first * call.item, call.out_n
+    if columns < call.lanes:  # a product writes whole parts of registers
+        out, out_row = address(sums), call.lanes * call.item
+    begin, begin_row = address(bias), np.int64(0)
+    if call.first_block > 0:
+        begin, begin_row = out, out_row
+    elif call.bias != 0:
+        place = call.bias + first * call.bias_n
+        load_row(real, call.bias_kind, place, call.bias_n, columns, bias[0])
+    else:
+        fill(bias, type(real)(0))
+    for k in range(call.first_block * DEPTH, max(min(call.past_block * DEPTH, call.K), 1), DEPTH):
+        depth = min(k + DEPTH, call.K) - k
+        _copy(call, real, k, depth, first, columns, places, tile)
+        row = call.rows + first_row * call.rows_n + k * call.rows_k
+        extend(
+            real, row, call.rows_n, call.rows_k, address(tile), out, tile.strides[0], width, count,
+            depth, begin, out_row, begin_row,
+        )  # fmt: skip
+        begin, begin_row = out, out_row
+    if columns < call.lanes and call.past_block * DEPTH >= call.K:
+        for i in range(count):
+            place = call.out + (first_row + i) * call.out_n + first * call.item
+            line = line_of(real, place, columns)
+            for lane in range(columns):
+                line[lane] = sums[i, lane]
+
+
+@inlined
+def _copy(call, real, k, depth, first, columns, places, tile):
+    """Write rows [k, k + depth) of some columns of the matrix to a tile."""
+    place = call.weight + k * call.weight_k + first * call.weight_n
+    if call.weight_k < call.weight_n:  # its columns are what lies together
+        for lane in range(places.size):
+            places[lane] = place + min(lane, columns - 1) * call.weight_n
+        load_rows(real, call.weight_kind, places, call.weight_k, depth, tile[:depth], type(real)(1))
+    else:
+        widen_rows(
+            real, call.weight_kind, place, call.weight_k, call.weight_n, depth, columns, tile
+        )
