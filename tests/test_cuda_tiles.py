@@ -216,7 +216,9 @@ def test_what_the_tile_kernels_do_not_take_has_a_reason():
     assert ask(capability=(7, 5)) == (
         "the device has compute capability 7.5, tile kernels need 8.0"
     )
-    assert ask(dtype=np.float32) == ("the dtype is float32, tile kernels take bfloat16 and float16")
+    assert ask(dtype=np.float64) == (
+        "the dtype is float64, tile kernels take bfloat16, float16 and float32"
+    )
     assert ask(SIZES._replace(D=48)) == "D is 48, tile kernels take 32, 64, 80, 96, 128, 256"
     assert ask(SIZES._replace(E=16)) == "E is 16, tile kernels take 32, 64, 80, 96, 128, 256"
     assert ask(scale=-1.0) == "scale is -1.0, tile kernels take a finite one above 0"

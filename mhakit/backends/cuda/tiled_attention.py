@@ -12,7 +12,6 @@ from mhakit.backends.cuda.calling import Call
 from mhakit.backends.cuda.launch import naming
 from mhakit.backends.cuda.memory import core_of
 from mhakit.backends.cuda.tiles.call import View, variant_of, view_of
-from mhakit.backends.cuda.tiles.variant import SOURCES
 from mhakit.device import DeviceArray
 from mhakit.problem import Problem
 
@@ -78,10 +77,10 @@ def refusal(
 def describe(problem: Problem) -> dict[str, Any]:
     """Return what `attend` would do with this problem, but for the reason."""
     variant = variant_of(problem)
-    tile = variant.rows, SOURCES
+    tile = variant.rows, variant.sources
     return {
         "kernel": f"cuda.attention, tiles by mma.sync, {variant.name}",
-        "order": f"tiles of {SOURCES} sources, in order",
+        "order": f"tiles of {variant.sources} sources, in order",
         "threads": variant.threads,
         "lanes": 1,
         "tile": tile,

@@ -22,14 +22,16 @@ _FLAGS: tuple[dict[str, Any], ...] = (
     {"softcap": True, "bias": True, "mask": True, "score_mod": True},
 )
 _PAIRS = [(width, width) for width in WIDTHS] + [(64, 128), (128, 64), (256, 64), (64, 256)]
+_KINDS = (("bfloat16", "mma"), ("float16", "mma"), ("float32", "3xtf32"))
 
 
 def _all() -> tuple[Variant, ...]:
     found = [
-        tiled(Variant(dtype, D, E, 64, 4, **flags), T)
-        for (D, E), dtype, T, flags in product(_PAIRS, ("bfloat16", "float16"), (64, 128), _FLAGS)
+        tiled(Variant(dtype, D, E, 64, 4, **flags, product=kind), T)
+        for (D, E), (dtype, kind), T, flags in product(_PAIRS, _KINDS, (64, 128), _FLAGS)
     ]
-    taken = [v for v in found if not (v.mask and 256 in (v.D, v.E))]  # `refusal` says why
+    # `refusal` says why
+    taken = [v for v in found if not (256 in (v.D, v.E) and (v.mask or v.dtype == "float32"))]
     return tuple(dict.fromkeys(taken))
 
 

@@ -8,9 +8,10 @@ online, in powers of two.
 from __future__ import annotations
 
 from mhakit.backends.cuda.tiles.fragments import (
-    add_product,
+    add_products,
     copy_rows,
     lane_of,
+    operands_of,
     score_products,
     store_rows,
     warp_of,
@@ -25,14 +26,14 @@ from mhakit.backends.cuda.tiles.specials import (
     mark_specials,
     sort_out,
 )
-from mhakit.backends.cuda.tiles.variant import SOURCES, Variant
+from mhakit.backends.cuda.tiles.variant import Variant
 
 __all__ = ["attend"]
 
 
 def attend(m: Machine, variant: Variant) -> None:
     """Write output and lse of the targets of this block."""
-    place = place_of(m, variant)
+    place, sources = place_of(m, variant), variant.sources
     b, h, g, first, past = place.b, place.h, place.g, place.span.first, place.span.past
 
     def start_of(name: str, head: Number) -> Number:
@@ -44,12 +45,12 @@ def attend(m: Machine, variant: Variant) -> None:
 
     def copy_keys(tile: Number) -> None:
         copy_rows(
-            m, variant, variant.key, SOURCES, key, m.field("key_s"), tile * SOURCES, (first, past)
+            m, variant, variant.key, sources, key, m.field("key_s"), tile * sources, (first, past)
         )
         m.commit()
 
-    begin = first // SOURCES
-    stop = m.select(past > first, (past + (SOURCES - 1)) // SOURCES, begin)
+    begin = first // sources
+    stop = m.select(past > first, (past + (sources - 1)) // sources, begin)
     rows = (m.int32(0), place.past_row)
     copy_rows(
         m, variant, variant.query, variant.rows, start_of("query", h), m.field("query_t"),
@@ -62,7 +63,7 @@ def attend(m: Machine, variant: Variant) -> None:
         m.wait(0)
         m.barrier()
         copy_rows(
-            m, variant, variant.value, SOURCES, value, m.field("value_s"), tile * SOURCES,
+            m, variant, variant.value, sources, value, m.field("value_s"), tile * sources,
             (first, past),
         )  # fmt: skip
         m.commit()
@@ -75,7 +76,8 @@ def attend(m: Machine, variant: Variant) -> None:
             return [changed, seen_words(m, changed)]
 
         scores, seen = m.choose(hiding, [scores, nothing], hidden)
-        sums, tops, totals, weights = weigh(m, variant, scores, sums, tops, totals)
+        tops, totals, weights, carries = weigh(m, variant, scores, tops, totals)
+        operands = operands_of(m, variant, weights)
         m.wait(0)
 
         def look(state: State) -> State:
@@ -105,24 +107,18 @@ def attend(m: Machine, variant: Variant) -> None:
 
         m.choose(special, [], note)
         m.choose(tile + 1 < stop, [], copy_next)
-        for pair in range(variant.E // 16):
-            columns = [group[2 * pair : 2 * pair + 2] for group in sums]
-            for k in range(SOURCES // 16):
-                part = [group[k] for group in weights]
-                columns = add_product(m, variant.value, part, k, pair, columns)
-            for group, found in zip(sums, columns, strict=True):
-                group[2 * pair : 2 * pair + 2] = found
+        sums = add_products(m, variant, operands, sums, carries)
         return [sums, tops, totals, marked | special]
 
     sums, tops, totals, marked = m.loop(begin, stop, _start(m, variant, h), of_tile)
     m.wait(0)
     m.barrier()
     m.anew()
-    totals = [across(m, total, lambda a, b: a + b) for total in totals]
+    totals = [across(m, variant, total, lambda a, b: a + b) for total in totals]
     _store_lse(m, variant, place, tops, totals)
     sums = m.choose(marked, sums, lambda sums: add_marked(m, variant, sums))
     for row, total in enumerate(totals):
-        inverse = m.select(total == 0.0, m.float32(0.0), m.reciprocal(total))
+        inverse = m.select(total == 0.0, m.float32(0.0), m.reciprocal(total) * variant.worth)
         for four in sums[row // 2]:
             for i in (2 * (row % 2), 2 * (row % 2) + 1):
                 four[i] = m.fma(four[i], inverse, 0.0)  # no zero is -0.0
@@ -134,7 +130,7 @@ def attend(m: Machine, variant: Variant) -> None:
 def _score(m: Machine, variant: Variant) -> list[list[State]]:
     """Return the bare scores of a tile whose queries and keys have arrived."""
     row = warp_of(m) * (16 * variant.groups)
-    return score_products(m, variant, variant.key, row, m.int32(0), SOURCES)
+    return score_products(m, variant, variant.key, row, m.int32(0), variant.sources)
 
 
 def _start(m: Machine, variant: Variant, h: Number) -> State:
@@ -143,9 +139,9 @@ def _start(m: Machine, variant: Variant, h: Number) -> State:
 
     def load(state: State) -> State:
         sink = m.load_float32(sinks + m.int64(h) * 4)
-        # in the units of a score; one lane of the four that share a row counts it
+        # in the units of a score; one lane of those that share a row counts it
         top = sink * m.reciprocal(m.field("unit"))
-        counts = ((lane_of(m) & 3) == 0) & (sink != float("-inf"))
+        counts = ((lane_of(m) & (variant.lanes - 1)) == 0) & (sink != float("-inf"))
         return [top, m.float32(counts)]
 
     none = [m.float32(float("-inf")), m.float32(0.0)]
@@ -160,11 +156,12 @@ def _store_lse(m: Machine, variant: Variant, place: Place, tops: State, totals: 
 
     def store(state: State) -> State:
         head = place.b * m.int32(m.field("H")) + place.h
+        is_first = (lane_of(m) & (variant.lanes - 1)) == 0
         for row in range(2 * variant.groups):
-            t = place.first_row + warp_of(m) * (16 * variant.groups) + (lane_of(m) >> 2) + 8 * row
+            t = place.target(m, variant, row)
             result = lse_of(m, tops[row], totals[row])
             address = lse + (m.int64(head) * m.field("T") + m.int64(t)) * 4
-            m.store_float32(address, result, ((lane_of(m) & 3) == 0) & (t < place.past_row))
+            m.store_float32(address, result, is_first & (t < place.past_row))
         return state
 
     m.choose(lse != 0, [], store)

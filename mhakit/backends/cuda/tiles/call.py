@@ -54,6 +54,7 @@ def variant_of(problem: Problem) -> Variant:
             bias=problem.bias is not None,
             mask=problem.mask is not None,
             score_mod=problem.score_mod is not None,
+            product="3xtf32" if query.dtype.name == "float32" else "mma",
         ),
         query.shape[2],
     )
@@ -64,6 +65,8 @@ def tiled(variant: Variant, T: int) -> Variant:
 
     The compile check holds it to having no spills.
     """
+    if variant.dtype == "float32":
+        return variant  # a big and a small part of each number leave no room for more
     widest = max(variant.D, variant.E)
     fits = not variant.hides_anywhere and widest <= (96 if variant.softcap else 128)
     return variant._replace(rows=128 if fits and T > 64 else 64)
@@ -104,10 +107,11 @@ def fields_of(
         fields[name] = 0 if array is None else view_of(array).address
     B, H, T, _ = views["query"].shape
     _, G, S, _ = views["key"].shape
-    unit = 1.0 if variant.changes else problem.scale
+    scale = problem.scale * variant.worth**2
+    unit = 1.0 if variant.changes else scale
     return fields | {
-        "T": T, "S": S, "H": H, "ratio": H // G, "pairs": B * H,
+        "T": T, "S": S, "D": variant.D, "H": H, "ratio": H // G, "pairs": B * H,
         "tiles": -(-T // variant.rows), "section": min(_SECTION, B * H),
         "left": problem.left, "right": problem.right,
-        "scale": problem.scale, "softcap": problem.softcap, "unit": unit, "factor": unit * LOG2E,
+        "scale": scale, "softcap": problem.softcap, "unit": unit, "factor": unit * LOG2E,
     }  # fmt: skip

@@ -17,6 +17,7 @@ from mhakit.backends.cuda.tiles.fragments import (
     chunks_of,
     copy_rows,
     lane_of,
+    operands_of,
     score_products,
     warp_of,
 )
@@ -43,7 +44,7 @@ class _KeyHead(Place):
         row = m.select(row < last, row, last)
         return self.h + row // T, row % T
 
-    def source(self, m: Machine, tile: Number) -> Number:
+    def source(self, m: Machine, variant: Variant, tile: Number) -> Number:
         return tile * SOURCES + (warp_of(m) << 4) + ((lane_of(m) & 3) << 1)
 
     def entry(self, m: Machine, variant: Variant, row: int) -> tuple[Number, Number]:
@@ -147,7 +148,8 @@ def _sum_up(
             return [changed, seen_words(m, changed)]
 
         scores, seen = m.choose(hiding, [scores, [m.word(0)]], hidden)
-        sums, tops, totals, weights = weigh(m, variant, scores, sums, tops, totals)
+        tops, totals, weights, carries = weigh(m, variant, scores, tops, totals)
+        sums = [[[x * carries[i // 2] for i, x in enumerate(four)] for four in sums[0]]]
         m.wait(2 * variant.stages - 2)
 
         def look(state: State) -> State:
@@ -169,10 +171,10 @@ def _sum_up(
 
         sums = m.choose(special, sums, add_some)
         copy_keys(tile + variant.stages, stage)
+        part = operands_of(m, variant, weights)[0]
         for pair in range(variant.E // 16):
             columns = [sums[0][2 * pair : 2 * pair + 2]]
-            part = [weights[0][0]]
-            columns = add_product(m, value_tile, part, warp_of(m), pair, columns)
+            columns = add_product(m, variant, value_tile, part, warp_of(m), pair, columns)
             sums[0][2 * pair : 2 * pair + 2] = columns[0]
         stage = m.select(stage == end - size, m.int32(0), stage + size)
         return [sums, tops, totals, stage]
@@ -183,7 +185,7 @@ def _sum_up(
     m.wait(0)
     m.barrier()
     m.anew()
-    totals = [across(m, total, lambda a, b: a + b) for total in totals]
+    totals = [across(m, variant, total, lambda a, b: a + b) for total in totals]
     return sums[0], tops, totals
 
 

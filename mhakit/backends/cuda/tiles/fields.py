@@ -13,7 +13,7 @@ INTEGERS = (
     "out_b", "out_h", "out_t", "bias_b", "bias_h", "bias_t", "bias_s",
     "mask_b", "mask_h", "mask_t", "mask_s",
     # sizes; ratio is H // G, pairs is B * H, tiles the tiles of targets of one head
-    "T", "S", "H", "ratio", "pairs", "tiles", "section", "left", "right",
+    "T", "S", "D", "H", "ratio", "pairs", "tiles", "section", "left", "right",
 )  # fmt: skip
 """int64"""
 

@@ -1,7 +1,7 @@
 """Tiles between global memory, shared memory and the registers of a warp.
 
-Fragments are those of mma.sync m16n8k16 (PTX ISA, "Matrix Fragments for mma.m16n8k16"): lane
-4 r + q of a warp holds columns 2 q and 2 q + 1 of rows r and r + 8.
+Fragments are those of mma.sync m16n8k16 and m16n8k8 (PTX ISA, "Matrix Fragments for
+mma.m16n8k16"): lane 4 r + q of a warp holds columns 2 q and 2 q + 1 of rows r and r + 8.
 """
 
 from __future__ import annotations
@@ -9,29 +9,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from mhakit.backends.cuda.tiles.layout import Layout
-from mhakit.backends.cuda.tiles.machine import WARP, Machine, Number, State
+from mhakit.backends.cuda.tiles.machine import Machine, Number, State, lane_of, warp_of
+from mhakit.backends.cuda.tiles.product import product_of
 from mhakit.backends.cuda.tiles.variant import Variant
 
 __all__ = [
     "add_product",
-    "as_operand",
+    "add_products",
     "chunks_of",
     "copy_rows",
     "lane_of",
+    "operands_of",
     "score_products",
     "store_rows",
     "warp_of",
 ]
-
-
-def lane_of(m: Machine) -> Number:
-    """Return this thread's place in its warp."""
-    return m.thread & (WARP - 1)
-
-
-def warp_of(m: Machine) -> Number:
-    """Return this thread's warp."""
-    return m.thread >> 5
 
 
 def chunks_of(
@@ -78,49 +70,100 @@ def score_products(
 
     This warp's are the rows ``row`` and on of the queries, and of the keys ``source`` and on.
     """
-    lane, query = lane_of(m), variant.query
-    queries = query.place(row + (lane & 15), lane >> 4)
-    keys = key.place(source + (lane & 7) + ((lane >> 4) << 3), (lane >> 3) & 1)
-    scores = [[[m.float32(0.0)] * 4 for _ in range(sources // 8)] for _ in range(variant.groups)]
-    for k in range(variant.D // 16):
-        asked = [
-            m.load_matrices(query.step(queries, 16 * group, 2 * k), transposed=False)
-            for group in range(variant.groups)
-        ]
-        for pair in range(sources // 16):
-            found = m.load_matrices(key.step(keys, 16 * pair, 2 * k), transposed=False)
-            for group in range(variant.groups):
-                for half in (0, 1):
-                    n = 2 * pair + half
-                    part = found[2 * half : 2 * half + 2]
-                    scores[group][n] = m.multiply(asked[group], part, scores[group][n])
-    return scores
+    query, product = variant.query, product_of(variant)
+    steps = query.chunks // 2
+    at_once = product.at_once(variant, steps)
+
+    def several(turn: Number, sums: State) -> State:
+        lane = lane_of(m)
+        queries = query.place(row + (lane & 15), lane >> 4)
+        keys = key.place(source + (lane & 7) + ((lane >> 4) << 3), (lane >> 3) & 1)
+        sums = [list(group) for group in sums]
+        for step in range(at_once):
+            chunk = turn * (2 * at_once) + 2 * step
+            asked = [
+                m.load_matrices(query.step(queries, 16 * group, chunk), transposed=False)
+                for group in range(variant.groups)
+            ]
+            asked = [product.operand(m, words) for words in asked]
+            for pair in range(sources // 16):
+                found = m.load_matrices(key.step(keys, 16 * pair, chunk), transposed=False)
+                parts = [product.operand(m, found[2 * half : 2 * half + 2]) for half in (0, 1)]
+                for group in range(variant.groups):
+                    for n, part in enumerate(parts, 2 * pair):
+                        sums[group][n] = product.add_score(m, asked[group], part, sums[group][n])
+        return sums
+
+    sums: State = [[product.begin(m)] * (sources // 8) for _ in range(variant.groups)]
+    if at_once == steps:
+        sums = several(0, sums)
+    else:
+        # a number of the call: one that the compiler knows, it would unroll
+        turns = m.int32(m.field("D")) // (variant.D // (steps // at_once))
+        sums = m.loop(m.int32(0), turns, sums, several)
+    return [[product.scores(m, part) for part in group] for group in sums]
 
 
-def as_operand(k: int) -> list[tuple[int, int]]:
-    """Return which pairs of a row's scores, n and i, are the words of 16 weights as an operand."""
-    return [(2 * k, 0), (2 * k, 2), (2 * k + 1, 0), (2 * k + 1, 2)]
+def operands_of(m: Machine, variant: Variant, weights: list[list[State]]) -> list[list[State]]:
+    """Return weights as what is multiplied, [group of 16 targets][step of sources]."""
+    product = product_of(variant)
+    return [
+        [product.weights(m, group, k) for k in range(8 * len(group) // product.depth)]
+        for group in weights
+    ]
 
 
 def add_product(
     m: Machine,
+    variant: Variant,
     layout: Layout,
     weights: list[State],
     k: Number,
     pair: Number,
     sums: list[list[State]],
 ) -> list[list[State]]:
-    """Return sums + weights of sources 16 k + … @ columns 16 pair + … of a tile of values.
+    """Return sums + weights of a step's sources @ columns 16 pair + … of a tile of values.
 
-    ``weights`` are [group of 16 targets] -> 4 words, ``sums`` [group][8 columns] -> 4 float32.
+    ``weights`` are [group of 16 targets] -> an operand, ``sums`` [group][8 columns] -> sums of
+    products.
     """
-    lane = lane_of(m)
-    place = layout.place(lane & 15, lane >> 4)
-    found = m.load_matrices(layout.step(place, 16 * k, 2 * pair), transposed=True)
+    product = product_of(variant)
+    found = [product.operand(m, words) for words in product.values(m, layout, k, pair)]
     return [
-        [m.multiply(weight, found[2 * half : 2 * half + 2], group[half]) for half in (0, 1)]
+        [product.add(m, weight, found[half], group[half]) for half in (0, 1)]
         for weight, group in zip(weights, sums, strict=True)
     ]
+
+
+def add_products(
+    m: Machine,
+    variant: Variant,
+    weights: list[list[State]],
+    sums: list[list[State]],
+    carries: State,
+) -> list[list[State]]:
+    """Return sums * carries + weights @ the tile of values.
+
+    ``weights`` are those of `operands_of`, ``sums`` [group][8 columns] -> 4 float32, ``carries``
+    a factor for each of this thread's rows.
+    """
+    product = product_of(variant)
+    sums = [list(group) for group in sums]
+    factors = [[carries[2 * group + i // 2] for i in range(4)] for group in range(variant.groups)]
+    for pair in range(variant.E // 16):
+        if variant.product == "3xtf32":
+            m.warp_barrier()  # else the compiler loads more than there are registers for
+        columns = [
+            [product.carry(m, group[2 * pair + half], factor) for half in (0, 1)]
+            for group, factor in zip(sums, factors, strict=True)
+        ]
+        for k in range(len(weights[0])):
+            part = [group[k] for group in weights]
+            columns = add_product(m, variant, variant.value, part, k, pair, columns)
+        for group, factor, found in zip(sums, factors, columns, strict=True):
+            for n, part in enumerate(found, 2 * pair):
+                group[n] = product.carried(m, part, group[n], factor)
+    return sums
 
 
 def store_rows(
@@ -134,9 +177,20 @@ def store_rows(
 ) -> None:
     """Write a tile's output, [group][8 columns] -> 4 float32, to the rows before ``past``.
 
-    It goes through shared memory, so that 16 bytes leave at once.
+    16-bit numbers go through shared memory, so that 16 bytes leave at once.
     """
     lane, layout = lane_of(m), variant.output
+    if variant.product == "3xtf32":
+        for group, columns in enumerate(sums):
+            row = first + warp_of(m) * (16 * variant.groups) + (16 * group + (lane >> 2))
+            for half in (0, 1):
+                target = row + 8 * half
+                address = base + m.int64(target) * stride + m.int64((lane & 3) << 4)
+                for pair in range(variant.E // 16):
+                    even, odd = columns[2 * pair], columns[2 * pair + 1]
+                    four = [x for i in (2 * half, 2 * half + 1) for x in (even[i], odd[i])]
+                    m.store_words(address + 64 * pair, four, target < past)
+        return
     for group in range(variant.groups):
         row = warp_of(m) * (16 * variant.groups) + (16 * group + (lane >> 2))
         place = layout.place(row, lane & 0) + ((lane & 3) << 2)

@@ -1,4 +1,4 @@
-"""How rows of 16-bit numbers lie in shared memory, so that no two of eight rows share a bank."""
+"""How rows of numbers lie in shared memory, so that no two of eight rows share a bank."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from mhakit.backends.cuda.tiles.machine import Number
 
 __all__ = ["CHUNK", "Layout"]
 
-CHUNK = 8
-"""16-bit numbers in 16 bytes, the piece that is moved at once."""
+CHUNK = 16
+"""Bytes that are moved at once."""
 
 
 class Layout(NamedTuple):
-    """A tile of rows, ``width`` 16-bit numbers each, from byte ``start`` of shared memory.
+    """A tile of rows, ``width`` numbers each, from byte ``start`` of shared memory.
 
     Where a row has a power of two of chunks, their places are swapped by an exclusive or with
     the row; other rows are padded to an odd number of chunks.
@@ -21,11 +21,13 @@ class Layout(NamedTuple):
 
     width: int
     start: int
+    size: int = 2
+    """bytes of a number"""
 
     @property
     def chunks(self) -> int:
         """Chunks of a row."""
-        return self.width // CHUNK
+        return self.width * self.size // CHUNK
 
     @property
     def swapped(self) -> bool:
@@ -35,7 +37,7 @@ class Layout(NamedTuple):
     @property
     def pitch(self) -> int:
         """Bytes between rows."""
-        return 16 * (self.chunks if self.swapped else self.chunks | 1)
+        return CHUNK * (self.chunks if self.swapped else self.chunks | 1)
 
     def place(self, row: Number, chunk: Number) -> Number:
         """Return where a chunk lies, without the tile's start."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
-__all__ = ["BARRIER_THREADS", "WARP", "Machine", "Number", "State"]
+__all__ = ["BARRIER_THREADS", "WARP", "Machine", "Number", "State", "lane_of", "warp_of"]
 
 WARP = 32
 BARRIER_THREADS = 1024
@@ -66,13 +66,23 @@ class Machine(Protocol):
     def shuffle(self, x: Number, mask: int) -> Number:
         """Return a float32 of the lane whose number differs by ``mask``."""
 
+    def bits(self, x: Number) -> Number:
+        """Return the word that a float32 is."""
+
+    def of_bits(self, x: Number) -> Number:
+        """Return the float32 that a word is."""
+
+    def tf32(self, x: Number) -> Number:
+        """Return a float32 rounded to TF32, to nearest and ties away: cvt.rna.tf32, as a word."""
+
     def pack(self, low: Number, high: Number) -> Number:
         """Return two float32 rounded to the variant's 16-bit dtype, as a word."""
 
     def multiply(self, a: State, b: State, c: State) -> State:
-        """Return a (16, 16) @ b (16, 8) + c (16, 8): mma.sync m16n8k16.
+        """Return a (16, k) @ b (k, 8) + c (16, 8): mma.sync m16n8k16, of TF32 m16n8k8.
 
-        Fragments of a warp, as the PTX ISA lays them out: 4 and 2 words, 4 float32.
+        Fragments of a warp, as the PTX ISA lays them out: 4 and 2 words, 4 float32. Of a word of
+        TF32 the last 13 bits count for nothing.
         """
 
     def load_matrices(self, address: Number, *, transposed: bool) -> State:
@@ -96,11 +106,17 @@ class Machine(Protocol):
     def barrier_any(self, condition: Number) -> Number:
         """Do as `barrier` and return whether the condition held in any thread."""
 
+    def warp_barrier(self) -> None:
+        """Wait for the threads of the warp; the compiler moves no load from below to above it."""
+
     def load_shared(self, address: Number) -> State:
         """Return 16 bytes of shared memory, four words."""
 
     def load_shared_floats(self, address: Number) -> State:
         """Return 16 bytes of shared memory, four float32."""
+
+    def load_pair(self, address: Number) -> State:
+        """Return 8 bytes of shared memory, two words."""
 
     def load_word(self, address: Number) -> Number:
         """Return 4 bytes of shared memory."""
@@ -148,3 +164,13 @@ class Machine(Protocol):
         otherwise: Callable[[State], State] = lambda state: state,
     ) -> State:
         """Return ``then(state)`` or ``otherwise(state)``; one of them runs, in all threads."""
+
+
+def lane_of(m: Machine) -> Number:
+    """Return this thread's place in its warp."""
+    return m.thread & (WARP - 1)
+
+
+def warp_of(m: Machine) -> Number:
+    """Return this thread's warp."""
+    return m.thread >> 5

@@ -29,6 +29,7 @@ class Ptx:
     ) -> None:
         self.builder = builder
         self.half = {"bfloat16": "bf16", "float16": "f16"}.get(dtype)
+        self._shape, self._kind = ("m16n8k16", self.half) if self.half else ("m16n8k8", "tf32")
         self._fields = {
             **{n: self._value("int64", x) for n, x in zip(INTEGERS, integers, strict=True)},
             **{n: self._value("float32", x) for n, x in zip(FLOATS, floats, strict=True)},
@@ -136,6 +137,15 @@ class Ptx:
         text = f"shfl.sync.bfly.b32 $0, $1, {mask}, 31, 0xffffffff;"
         return self._asm(text, ["float32"], [x])[0]
 
+    def bits(self, x: Number) -> Value:
+        return self._value("word", self.builder.bitcast(x.ir, INT32))
+
+    def of_bits(self, x: Number) -> Value:
+        return self._value("float32", self.builder.bitcast(x.ir, FLOAT))
+
+    def tf32(self, x: Number) -> Value:
+        return self._asm("cvt.rna.tf32.f32 $0, $1;", ["word"], [x], pure=True)[0]
+
     # tiles
 
     def pack(self, low: Number, high: Number) -> Value:
@@ -144,7 +154,7 @@ class Ptx:
 
     def multiply(self, a: State, b: State, c: State) -> State:
         text = (
-            f"mma.sync.aligned.m16n8k16.row.col.f32.{self.half}.{self.half}.f32 "
+            f"mma.sync.aligned.{self._shape}.row.col.f32.{self._kind}.{self._kind}.f32 "
             "{$0, $1, $2, $3}, {$4, $5, $6, $7}, {$8, $9}, {$10, $11, $12, $13};"
         )
         return self._asm(text, ["float32"] * 4, [*a, *b, *c], pure=True)
@@ -175,6 +185,9 @@ class Ptx:
         )
         return self._asm(text, ["word"], [self.word(condition)])[0] != 0
 
+    def warp_barrier(self) -> None:
+        self._asm("bar.warp.sync 0xffffffff;", [], [])
+
     # memory
 
     def load_shared(self, address: Number) -> State:
@@ -184,6 +197,10 @@ class Ptx:
     def load_shared_floats(self, address: Number) -> State:
         text = "ld.shared.v4.f32 {$0, $1, $2, $3}, [$4];"
         return self._asm(text, ["float32"] * 4, [self.shared + address])
+
+    def load_pair(self, address: Number) -> State:
+        text = "ld.shared.v2.b32 {$0, $1}, [$2];"
+        return self._asm(text, ["word"] * 2, [self.shared + address])
 
     def load_word(self, address: Number) -> Value:
         return self._asm("ld.shared.b32 $0, [$1];", ["word"], [self.shared + address])[0]

@@ -59,8 +59,8 @@ def refusal(
             "tile kernels need 8.0"
         )
     query, key, value = (view_of(x) for x in (problem.query, problem.key, problem.value))
-    if query.dtype.name not in ("bfloat16", "float16"):
-        return f"the dtype is {query.dtype.name}, tile kernels take bfloat16 and float16"
+    if query.dtype.name not in ("bfloat16", "float16", "float32"):
+        return f"the dtype is {query.dtype.name}, tile kernels take bfloat16, float16 and float32"
     for letter, width in (("D", query.shape[3]), ("E", value.shape[3])):
         if width not in WIDTHS:
             return f"{letter} is {width}, tile kernels take {', '.join(map(str, WIDTHS))}"

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from mhakit.backends.cuda.tiles.fragments import lane_of, warp_of
 from mhakit.backends.cuda.tiles.machine import Machine, Number, State
-from mhakit.backends.cuda.tiles.variant import SOURCES, Variant
+from mhakit.backends.cuda.tiles.variant import Variant
 
 __all__ = [
     "LOG2E",
@@ -57,13 +57,13 @@ class Place(NamedTuple):
     """int32, the sources that exist"""
     span: Span
 
-    def source(self, m: Machine, tile: Number) -> Number:
+    def source(self, m: Machine, variant: Variant, tile: Number) -> Number:
         """Return the first source of a tile that this thread holds a score of."""
-        return tile * SOURCES + ((lane_of(m) & 3) << 1)
+        return tile * variant.sources + variant.first_column(lane_of(m))
 
     def target(self, m: Machine, variant: Variant, row: int) -> Number:
         """Return the target of this thread's row; past the last one it belongs to nobody."""
-        return self.first_row + warp_of(m) * (16 * variant.groups) + (lane_of(m) >> 2) + 8 * row
+        return self.first_row + variant.row(warp_of(m), lane_of(m), row)
 
     def entry(self, m: Machine, variant: Variant, row: int) -> tuple[Number, Number]:
         """Return head and target of this thread's row, or of the last where there is none."""
@@ -131,11 +131,11 @@ def _elements(
     m: Machine, variant: Variant, place: Place, tile: Number, scores: list[list[State]]
 ) -> Iterator[tuple[int, int, int, Number, Number]]:
     """Yield group, n, i of each score, its row among this thread's, and its source."""
-    column = place.source(m, tile)
+    column = place.source(m, variant, tile)
     for group in range(variant.groups):
         for n in range(len(scores[group])):
             for i in range(4):
-                yield group, n, i, 2 * group + i // 2, column + (8 * n + i % 2)
+                yield group, n, i, 2 * group + i // 2, column + variant.column(n, i)
 
 
 def _entry(m: Machine, name: str, place: Place, row: tuple[Number, Number], s: Number) -> Number:
@@ -192,10 +192,10 @@ def _tanh(m: Machine, x: Number) -> Number:
 
 def hides(m: Machine, variant: Variant, place: Place, tile: Number) -> Number:
     """Return whether a tile hides a source from any of the block's targets."""
-    source, span = tile * SOURCES, place.span
+    source, span = tile * variant.sources, place.span
     if variant.hides_anywhere:
         return source >= 0
-    return (source < span.all_first) | (source + SOURCES > span.all_past)
+    return (source < span.all_first) | (source + variant.sources > span.all_past)
 
 
 def hide(
@@ -214,12 +214,11 @@ def hide(
 
 
 def seen_words(m: Machine, scores: list[list[State]]) -> list[Number]:
-    """Return a bit for each score, whether its source is seen, 32 to a word."""
-    flat = [x for group in scores for four in group for x in four]
+    """Return a bit for each score, whether its source is seen: a word for each group."""
     words = []
-    for begin in range(0, len(flat), 32):
+    for group in scores:
         word = m.word(0)
-        for i, x in enumerate(flat[begin : begin + 32]):
+        for i, x in enumerate(x for four in group for x in four):
             word = word | (m.word(x != float("-inf")) << i)
         words.append(word)
     return words

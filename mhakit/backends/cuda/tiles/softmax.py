@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from mhakit.backends.cuda.tiles.fragments import as_operand
 from mhakit.backends.cuda.tiles.machine import Machine, Number, State
 from mhakit.backends.cuda.tiles.scores import LOG2E
 from mhakit.backends.cuda.tiles.variant import Variant
@@ -13,17 +12,15 @@ __all__ = ["across", "lse_of", "weigh"]
 
 
 def weigh(
-    m: Machine,
-    variant: Variant,
-    scores: list[list[State]],
-    sums: list[list[State]],
-    tops: State,
-    totals: State,
-) -> tuple[list[list[State]], State, State, list[list[State]]]:
-    """Turn scores into weights under the new top of each row; carry the sums over to it."""
+    m: Machine, variant: Variant, scores: list[list[State]], tops: State, totals: State
+) -> tuple[State, State, State, list[list[State]]]:
+    """Turn scores into weights under the new top of each row.
+
+    Return tops, totals, weights as the scores are, and what carries over to the new tops what
+    was summed under the old ones.
+    """
     factor = m.field("factor")
-    tops, totals = list(tops), list(totals)
-    sums = [[list(four) for four in group] for group in sums]
+    tops, totals, carries = list(tops), list(totals), []
     weights = [[list(four) for four in group] for group in scores]
     for row in range(2 * variant.groups):
         group, pair = row // 2, (2 * (row % 2), 2 * (row % 2) + 1)
@@ -31,7 +28,7 @@ def weigh(
         for four in scores[group]:
             for i in pair:
                 top = m.maximum(top, four[i])
-        top = m.maximum(tops[row], across(m, top, m.maximum))
+        top = m.maximum(tops[row], across(m, variant, top, m.maximum))
         base = m.select(top == float("-inf"), m.float32(0.0), top)
         carry = m.exp2((tops[row] - base) * factor)
         partial = m.float32(0.0)
@@ -40,21 +37,18 @@ def weigh(
                 four[i] = m.exp2((four[i] - base) * factor)  # the top's weight is exactly 1
                 partial = partial + four[i]
         tops[row], totals[row] = top, m.fma(totals[row], carry, partial)
-        for four in sums[group]:
-            for i in pair:
-                four[i] = four[i] * carry
-    packed = [
-        [[m.pack(group[n][i], group[n][i + 1]) for n, i in as_operand(k)]
-         for k in range(len(group) // 2)]
-        for group in weights
-    ]  # fmt: skip
-    return sums, tops, totals, packed
+        carries.append(carry)
+    return tops, totals, weights, carries
 
 
-def across(m: Machine, x: Number, join: Callable[[Number, Number], Number]) -> Number:
-    """Join a number of the four lanes that share a row."""
-    for mask in (1, 2):
+def across(
+    m: Machine, variant: Variant, x: Number, join: Callable[[Number, Number], Number]
+) -> Number:
+    """Join a number of the lanes that share a row."""
+    mask = 1
+    while mask < variant.lanes:
         x = join(x, m.shuffle(x, mask))
+        mask *= 2
     return x
 
 

@@ -8,10 +8,11 @@ who may not see it, and noted for those who may: mma counts, for each target and
 
 from __future__ import annotations
 
-from mhakit.backends.cuda.tiles.fragments import add_product, chunks_of
+from mhakit.backends.cuda.tiles.fragments import chunks_of
 from mhakit.backends.cuda.tiles.layout import Layout
 from mhakit.backends.cuda.tiles.machine import Machine, Number, State
-from mhakit.backends.cuda.tiles.variant import SOURCES, Variant
+from mhakit.backends.cuda.tiles.product import product_of
+from mhakit.backends.cuda.tiles.variant import Variant
 
 __all__ = [
     "add_marked",
@@ -22,19 +23,26 @@ __all__ = [
     "sort_out",
 ]
 
-_BITS = {"bfloat16": (0x7F80, 0x007F, 0x3F80), "float16": (0x7C00, 0x03FF, 0x3C00)}
-"""Of a 16-bit number: the exponent, the mantissa, and 1.0."""
-_COUNTS = {"bfloat16": (0x3D80, 0x4180, 0x4580), "float16": (0x2C00, 0x4C00, 0x6C00)}
+_BITS = {
+    "bfloat16": (0x7F80, 0x007F), "float16": (0x7C00, 0x03FF), "float32": (0x7F800000, 0x007FFFFF)
+}  # fmt: skip
+"""Of a number: the exponent and the mantissa."""
+_COUNTS = {
+    "bfloat16": (0x3D80, 0x4180, 0x4580), "float16": (0x2C00, 0x4C00, 0x6C00),
+    "float32": (0x3D800000, 0x41800000, 0x45800000),
+}  # fmt: skip
 """2^-4, 2^4 and 2^12: what a NaN, a +inf and a -inf count for; 16 sources need no carry."""
+_SHIFTS = {2: (0, 16), 4: (0,)}
+"""Where the numbers of a word are, by their size."""
 
 
 def has_specials(m: Machine, variant: Variant, value: Layout) -> Number:
     """Return whether this thread copied a value that is not finite; its copies have arrived."""
     exponent = _BITS[variant.dtype][0]
     found = m.word(0)
-    for row, chunk in chunks_of(m, variant, value, SOURCES):
+    for row, chunk in chunks_of(m, variant, value, variant.sources):
         for word in m.load_shared(value.place(row, chunk) + value.start):
-            for shift in (0, 16):
+            for shift in _SHIFTS[variant.size]:
                 mask = exponent << shift
                 found = found | m.word((word & mask) == mask)
     return found != 0
@@ -52,29 +60,27 @@ def mark_specials(m: Machine, variant: Variant, seen: list[Number]) -> None:
 
     ``seen`` are the words of `mhakit.backends.cuda.tiles.scores.seen_words`.
     """
-    one = _BITS[variant.dtype][2]
+    product = product_of(variant)
 
     # loops of the device: unrolled, they would need more registers than there are
     def of_sources(k: Number, state: State) -> State:
-        flags = [
-            [_pair(m, word >> m.word(k << 3), bit, one) for bit in (0, 2, 4, 6)] for word in seen
-        ]
+        flags = [product.flags(m, word, k) for word in seen]
 
         def of_columns(pair: Number, state: State) -> State:
-            none = [[[m.float32(0.0)] * 4 for _ in (0, 1)] for _ in range(variant.groups)]
-            counts = add_product(m, variant.kinds, flags, k, pair, none)
+            kinds = product.values(m, variant.kinds, k, pair)
             for group in range(variant.groups):
                 for half in (0, 1):
+                    counts = m.multiply(flags[group], kinds[half], [m.float32(0.0)] * 4)
                     place = _mark_of(m, variant, group, 2 * pair + half)
                     mark = m.load_word(place)
-                    for i, count in enumerate(counts[group][half]):
+                    for i, count in enumerate(counts):
                         mark = mark | (_kinds_in(m, m.word(m.int32(count * 16.0))) << (8 * i))
                     m.store_shared(place, [mark])
             return state
 
         return m.loop(m.int32(0), m.int32(variant.E // 16), state, of_columns)
 
-    m.loop(m.int32(0), m.int32(SOURCES // 16), [], of_sources)
+    m.loop(m.int32(0), m.int32(variant.sources // product.depth), [], of_sources)
 
 
 def add_specials(
@@ -85,11 +91,14 @@ def add_specials(
     They are of sources 16 k + … of a tile that was sorted out, ``seen`` as `seen_words` are. Once
     added they take part in what comes after: infinity times a weight of 0 is NaN.
     """
-    flags = [_pair(m, seen[0], bit, _BITS[variant.dtype][2]) for bit in (0, 2, 4, 6)]
-    none = [[[m.float32(0.0)] * 4 for _ in (0, 1)]]
+    product = product_of(variant)
+    flags = product.flags(m, seen[0], m.int32(0))
     added: list[State] = []
     for pair in range(variant.E // 16):
-        (counts,) = add_product(m, kinds, [flags], k, pair, none)
+        counts = [
+            m.multiply(flags, words, [m.float32(0.0)] * 4)
+            for words in product.values(m, kinds, k, pair)
+        ]
         found = m.word(0)
         for count in (x for four in counts for x in four):
             found = found | m.word(count != 0.0)
@@ -129,25 +138,20 @@ def _kinds_in(m: Machine, count: Number) -> Number:
     return some[0] | (some[1] << 1) | (some[2] << 2)
 
 
-def _pair(m: Machine, word: Number, bit: int, one: int) -> Number:
-    """Return two flags as two 16-bit numbers, 0 or 1."""
-    low, high = (word >> bit) & 1, (word >> (bit + 1)) & 1
-    return low * one | high * (one << 16)
-
-
 def sort_out(m: Machine, variant: Variant, value: Layout, kinds: Layout) -> None:
     """Put 0 for each value that is not finite, and what it counts for into the tile of kinds."""
-    exponent, mantissa, _ = _BITS[variant.dtype]
+    exponent, mantissa = _BITS[variant.dtype]
     nan, positive, negative = _COUNTS[variant.dtype]
-    for row, chunk in chunks_of(m, variant, value, SOURCES):
+    sign = exponent + mantissa + 1
+    for row, chunk in chunks_of(m, variant, value, variant.sources):
         place = value.place(row, chunk)
         kept, counted = [], []
         for word in m.load_shared(place + value.start):
             clean, kind = m.word(0), m.word(0)
-            for shift in (0, 16):
-                number = (word >> shift) & 0xFFFF
+            for shift in _SHIFTS[variant.size]:
+                number = (word >> shift) & (2 * sign - 1)
                 special = (number & exponent) == exponent
-                infinite = m.select(number >= 0x8000, m.word(negative), m.word(positive))
+                infinite = m.select(number >= sign, m.word(negative), m.word(positive))
                 which = m.select((number & mantissa) == 0, infinite, m.word(nan))
                 clean = clean | (m.select(special, m.word(0), number) << shift)
                 kind = kind | (m.select(special, which, m.word(0)) << shift)

@@ -5,16 +5,17 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from mhakit.backends.cuda.tiles.layout import Layout
-from mhakit.backends.cuda.tiles.machine import WARP
+from mhakit.backends.cuda.tiles.machine import WARP, Number
 
 __all__ = ["SOURCES", "Variant"]
 
 SOURCES = 64
-"""Sources of a tile. It is the same in all variants: a row's bits depend on it."""
+"""Sources of a tile, of float32 half as many. It is the same in all variants of a product: a row's
+bits depend on it."""
 
 
 class Variant(NamedTuple):
-    """A kernel of forward attention for 16-bit input."""
+    """A kernel of forward attention."""
 
     dtype: str
     D: int
@@ -26,11 +27,47 @@ class Variant(NamedTuple):
     bias: bool = False
     mask: bool = False
     score_mod: bool = False
+    product: str = "mma"
+    """``mma`` of 16-bit numbers; of float32 ``3xtf32``, or ``fma`` without tensor cores"""
+
+    @property
+    def size(self) -> int:
+        """Bytes of a number."""
+        return 4 if self.dtype == "float32" else 2
+
+    @property
+    def worth(self) -> float:
+        """What operands are divided by before they are multiplied."""
+        return 2.0 if self.product == "3xtf32" else 1.0
+
+    @property
+    def sources(self) -> int:
+        """Sources of a tile."""
+        return SOURCES if self.product == "mma" else SOURCES // 2
 
     @property
     def groups(self) -> int:
-        """Runs of 16 targets that one warp holds."""
-        return self.rows // (16 * self.warps)
+        """Runs of targets, two to a lane, that one warp holds."""
+        return self.rows * self.lanes // (2 * WARP * self.warps)
+
+    @property
+    def lanes(self) -> int:
+        """Lanes of a warp that share a row."""
+        return 8 if self.product == "fma" else 4
+
+    def row(self, warp: Number, lane: Number, row: int) -> Number:
+        """Return which row of the block is number ``row`` of a thread's."""
+        apart = WARP // self.lanes
+        return warp * (2 * self.groups * apart) + lane // self.lanes + apart * row
+
+    def first_column(self, lane: Number) -> Number:
+        """Return which column of a tile of scores is a thread's first."""
+        mine = lane & (self.lanes - 1)
+        return mine if self.product == "fma" else mine << 1
+
+    def column(self, n: int, i: int) -> int:
+        """Return how far number i of four is from it."""
+        return 8 * (2 * n + i % 2) if self.product == "fma" else 8 * n + i % 2
 
     @property
     def threads(self) -> int:
@@ -50,33 +87,34 @@ class Variant(NamedTuple):
     @property
     def query(self) -> Layout:
         """The tile of queries, and of the output once they are read."""
-        return Layout(self.D, 0)
+        return Layout(self.D, 0, self.size)
 
     @property
     def output(self) -> Layout:
         """The tile of the output."""
-        return Layout(self.E, 0)
+        return Layout(self.E, 0, self.size)
 
     @property
     def key(self) -> Layout:
         """The tile of keys."""
-        return Layout(self.D, self.rows * max(self.query.pitch, self.output.pitch))
+        start = self.rows * max(self.query.pitch, self.output.pitch)
+        return Layout(self.D, start, self.size)
 
     @property
     def kinds(self) -> Layout:
         """The tile that says which values are no numbers; it lies where keys have been read."""
-        return Layout(self.E, self.key.start)
+        return Layout(self.E, self.key.start, self.size)
 
     @property
     def value(self) -> Layout:
         """The tile of values."""
-        start = self.key.start + SOURCES * max(self.key.pitch, self.kinds.pitch)
-        return Layout(self.E, start)
+        start = self.key.start + self.sources * max(self.key.pitch, self.kinds.pitch)
+        return Layout(self.E, start, self.size)
 
     @property
     def marks(self) -> int:
         """Where it is noted which sums are no numbers, a byte each."""
-        return self.value.start + SOURCES * self.value.pitch
+        return self.value.start + self.sources * self.value.pitch
 
     @property
     def shared_bytes(self) -> int:
@@ -98,4 +136,6 @@ class Variant(NamedTuple):
         """A readable id."""
         flags = [f for f in ("softcap", "bias", "mask", "score_mod") if getattr(self, f)]
         width = f"D{self.D}" if self.D == self.E else f"D{self.D}E{self.E}"
-        return "-".join([self.dtype, width, f"{self.rows}x{SOURCES}", f"{self.warps}w", *flags])
+        tile = f"{self.rows}x{self.sources}"
+        product = [] if self.product == "mma" else [self.product]
+        return "-".join([self.dtype, *product, width, tile, f"{self.warps}w", *flags])
