@@ -10,15 +10,14 @@ from __future__ import annotations
 from mhakit.backends.cuda.tiles.fragments import (
     add_products,
     copy_rows,
-    lane_of,
     operands_of,
     score_products,
     store_rows,
     warp_of,
 )
 from mhakit.backends.cuda.tiles.machine import Machine, Number, State
-from mhakit.backends.cuda.tiles.scores import Place, change, hide, hides, place_of, seen_words
-from mhakit.backends.cuda.tiles.softmax import across, lse_of, weigh
+from mhakit.backends.cuda.tiles.scores import change, hide, hides, place_of, seen_words
+from mhakit.backends.cuda.tiles.softmax import across, begin_rows, store_lse, weigh
 from mhakit.backends.cuda.tiles.specials import (
     add_marked,
     clear_marks,
@@ -110,12 +109,14 @@ def attend(m: Machine, variant: Variant) -> None:
         sums = add_products(m, variant, operands, sums, carries)
         return [sums, tops, totals, marked | special]
 
-    sums, tops, totals, marked = m.loop(begin, stop, _start(m, variant, h), of_tile)
+    none = [[[m.float32(0.0)] * 4 for _ in range(variant.E // 8)] for _ in range(variant.groups)]
+    start = [none, *begin_rows(m, variant, h), h < 0]
+    sums, tops, totals, marked = m.loop(begin, stop, start, of_tile)
     m.wait(0)
     m.barrier()
     m.anew()
     totals = [across(m, variant, total, lambda a, b: a + b) for total in totals]
-    _store_lse(m, variant, place, tops, totals)
+    store_lse(m, variant, place, tops, totals)
     sums = m.choose(marked, sums, lambda sums: add_marked(m, variant, sums))
     for row, total in enumerate(totals):
         inverse = m.select(total == 0.0, m.float32(0.0), m.reciprocal(total) * variant.worth)
@@ -131,37 +132,3 @@ def _score(m: Machine, variant: Variant) -> list[list[State]]:
     """Return the bare scores of a tile whose queries and keys have arrived."""
     row = warp_of(m) * (16 * variant.groups)
     return score_products(m, variant, variant.key, row, m.int32(0), variant.sources)
-
-
-def _start(m: Machine, variant: Variant, h: Number) -> State:
-    """Begin with nothing seen, or with the sink, whose logit has weight and no value."""
-    sinks = m.field("sinks")
-
-    def load(state: State) -> State:
-        sink = m.load_float32(sinks + m.int64(h) * 4)
-        # in the units of a score; one lane of those that share a row counts it
-        top = sink * m.reciprocal(m.field("unit"))
-        counts = ((lane_of(m) & (variant.lanes - 1)) == 0) & (sink != float("-inf"))
-        return [top, m.float32(counts)]
-
-    none = [m.float32(float("-inf")), m.float32(0.0)]
-    top, total = m.choose(sinks != 0, none, load)
-    sums = [[[m.float32(0.0)] * 4 for _ in range(variant.E // 8)] for _ in range(variant.groups)]
-    return [sums, [top] * (2 * variant.groups), [total] * (2 * variant.groups), h < 0]
-
-
-def _store_lse(m: Machine, variant: Variant, place: Place, tops: State, totals: State) -> None:
-    """Write the natural log of each row's sum, float32 (B, H, T), where asked."""
-    lse = m.field("lse")
-
-    def store(state: State) -> State:
-        head = place.b * m.int32(m.field("H")) + place.h
-        is_first = (lane_of(m) & (variant.lanes - 1)) == 0
-        for row in range(2 * variant.groups):
-            t = place.target(m, variant, row)
-            result = lse_of(m, tops[row], totals[row])
-            address = lse + (m.int64(head) * m.field("T") + m.int64(t)) * 4
-            m.store_float32(address, result, is_first & (t < place.past_row))
-        return state
-
-    m.choose(lse != 0, [], store)

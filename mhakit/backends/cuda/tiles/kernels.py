@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from mhakit.backends.cuda.tiles.attention import attend
+from mhakit.backends.cuda.tiles import attention, fma
 from mhakit.backends.cuda.tiles.decoding import decode
 from mhakit.backends.cuda.tiles.merging import merge
 from mhakit.backends.cuda.tiles.segments import Decoding, Merging
-from mhakit.backends.cuda.tiles.variant import Variant
+from mhakit.backends.cuda.tiles.variant import Fma, Variant
 
 __all__ = ["AnyVariant", "kernel_of"]
 
 AnyVariant = Variant | Merging
 
 _KERNELS: dict[type, Callable[[Any, Any], None]] = {
-    Variant: attend,
+    Variant: attention.attend,
+    Fma: fma.attend,
     Decoding: decode,
     Merging: merge,
 }

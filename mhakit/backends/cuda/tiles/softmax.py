@@ -4,11 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from mhakit.backends.cuda.tiles.machine import Machine, Number, State
-from mhakit.backends.cuda.tiles.scores import LOG2E
+from mhakit.backends.cuda.tiles.machine import Machine, Number, State, lane_of
+from mhakit.backends.cuda.tiles.scores import LOG2E, Place
 from mhakit.backends.cuda.tiles.variant import Variant
 
-__all__ = ["across", "lse_of", "weigh"]
+__all__ = ["across", "begin_rows", "lse_of", "store_lse", "weigh"]
+
+
+def begin_rows(m: Machine, variant: Variant, h: Number) -> State:
+    """Return tops and totals of nothing seen, or of the sink, which has weight and no value."""
+    sinks = m.field("sinks")
+
+    def load(state: State) -> State:
+        sink = m.load_float32(sinks + m.int64(h) * 4)
+        # in the units of a score; one lane of those that share a row counts it
+        top = sink * m.reciprocal(m.field("unit"))
+        return [top, m.float32(_leads(m, variant) & (sink != float("-inf")))]
+
+    none = [m.float32(float("-inf")), m.float32(0.0)]
+    top, total = m.choose(sinks != 0, none, load)
+    return [[top] * (2 * variant.groups), [total] * (2 * variant.groups)]
+
+
+def _leads(m: Machine, variant: Variant) -> Number:
+    """Return whether this is the first of the lanes that share its rows."""
+    return (lane_of(m) & (variant.lanes - 1)) == 0
 
 
 def weigh(
@@ -56,3 +76,19 @@ def lse_of(m: Machine, top: Number, total: Number) -> Number:
     """Return the natural log of a row's sum, given the sum of its weights under its top."""
     logarithm = m.select(total == 1.0, m.float32(0.0), m.log2(total))
     return m.fma(logarithm, 1 / LOG2E, top * m.field("unit"))
+
+
+def store_lse(m: Machine, variant: Variant, place: Place, tops: State, totals: State) -> None:
+    """Write `lse_of` each row, float32 (B, H, T), where asked."""
+    lse = m.field("lse")
+
+    def store(state: State) -> State:
+        head = place.b * m.int32(m.field("H")) + place.h
+        for row in range(2 * variant.groups):
+            t = place.target(m, variant, row)
+            address = lse + (m.int64(head) * m.field("T") + m.int64(t)) * 4
+            exists = _leads(m, variant) & (t < place.past_row)
+            m.store_float32(address, lse_of(m, tops[row], totals[row]), exists)
+        return state
+
+    m.choose(lse != 0, [], store)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from mhakit.backends.cuda.tiles.layout import Layout
 from mhakit.backends.cuda.tiles.machine import WARP, Number
 
-__all__ = ["SOURCES", "Variant"]
+__all__ = ["SOURCES", "Fma", "Variant"]
 
 SOURCES = 64
 """Sources of a tile, of float32 half as many. It is the same in all variants of a product: a row's
@@ -28,7 +28,7 @@ class Variant(NamedTuple):
     mask: bool = False
     score_mod: bool = False
     product: str = "mma"
-    """``mma`` of 16-bit numbers; of float32 ``3xtf32``, or ``fma`` without tensor cores"""
+    """``mma`` of 16-bit numbers; of float32 ``3xtf32``, or ``fma`` as `Fma` has it"""
 
     @property
     def size(self) -> int:
@@ -53,7 +53,7 @@ class Variant(NamedTuple):
     @property
     def lanes(self) -> int:
         """Lanes of a warp that share a row."""
-        return 8 if self.product == "fma" else 4
+        return 4
 
     def row(self, warp: Number, lane: Number, row: int) -> Number:
         """Return which row of the block is number ``row`` of a thread's."""
@@ -62,12 +62,11 @@ class Variant(NamedTuple):
 
     def first_column(self, lane: Number) -> Number:
         """Return which column of a tile of scores is a thread's first."""
-        mine = lane & (self.lanes - 1)
-        return mine if self.product == "fma" else mine << 1
+        return (lane & (self.lanes - 1)) << 1
 
     def column(self, n: int, i: int) -> int:
         """Return how far number i of four is from it."""
-        return 8 * (2 * n + i % 2) if self.product == "fma" else 8 * n + i % 2
+        return 8 * n + i % 2
 
     @property
     def threads(self) -> int:
@@ -139,3 +138,46 @@ class Variant(NamedTuple):
         tile = f"{self.rows}x{self.sources}"
         product = [] if self.product == "mma" else [self.product]
         return "-".join([self.dtype, *product, width, tile, f"{self.warps}w", *flags])
+
+
+class Fma(Variant):
+    """A kernel of forward attention for float32, without tensor cores or asynchronous copies.
+
+    A lane holds every fourth row of its warp's, and every eighth source and chunk of a tile's.
+    """
+
+    __slots__ = ()
+
+    @property
+    def lanes(self) -> int:
+        """Lanes of a warp that share a row."""
+        return 8
+
+    def first_column(self, lane: Number) -> Number:
+        """Return which column of a tile of scores is a thread's first."""
+        return lane & 7
+
+    def column(self, n: int, i: int) -> int:
+        """Return how far number i of four is from it."""
+        return 8 * (2 * n + i % 2)
+
+    @property
+    def key(self) -> Layout:
+        """The tile of keys."""
+        return Layout(self.D, self.rows * self.query.pitch, self.size)
+
+    @property
+    def value(self) -> Layout:
+        """The tile of values; it lies where keys have been read."""
+        return Layout(self.E, self.key.start, self.size)
+
+    @property
+    def weights(self) -> Layout:
+        """The tile of weights."""
+        start = self.key.start + self.sources * max(self.key.pitch, self.value.pitch)
+        return Layout(self.sources, start, self.size)
+
+    @property
+    def shared_bytes(self) -> int:
+        """Shared memory of a block."""
+        return self.weights.start + self.rows * self.weights.pitch
