@@ -41,7 +41,7 @@ def choose(problem: Problem, out: Any = None) -> Choice:
         return Choice(
             tiled_attention.attend,
             tiled_attention.describe,
-            f"{undecoded}; tile kernels take this dtype, these widths and these keywords",
+            f"{undecoded}; {tiled_attention.reason(problem)}",
         )
     return _plain(reason)
 

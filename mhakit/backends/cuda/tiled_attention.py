@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from mhakit.backends.cuda import attention, memory, tiles
+from mhakit.backends.cuda import attention, memory, presence, tiles
 from mhakit.backends.cuda.calling import Call
 from mhakit.backends.cuda.launch import naming
 from mhakit.backends.cuda.memory import core_of
-from mhakit.backends.cuda.tiles.call import View, variant_of, view_of
+from mhakit.backends.cuda.tiles.call import ASKED, View, asks_for_fma, variant_of, view_of
 from mhakit.device import DeviceArray
 from mhakit.problem import Problem
 
-__all__ = ["attend", "describe", "refusal", "run"]
+__all__ = ["attend", "describe", "reason", "refusal", "run"]
 
 _GIVEN = ("query", "key", "value", "mask", "bias", "sinks", "query_offset", "key_lengths")
 _READ = {"bias": np.float32, "sinks": np.float32, "query_offset": np.int64, "key_lengths": np.int64}
@@ -74,12 +74,33 @@ def refusal(
     return judge(there, capability, _as_placed(out))
 
 
+def reason(problem: Problem) -> str:
+    """Return why it is the tile kernels that take a problem, and how they multiply."""
+    capability = _capability_of(problem)
+    how = {
+        "mma": "",
+        "3xtf32": ", which tensor cores multiply as three products of TF32",
+        "fma": f", without tensor cores: compute capability {capability[0]}.{capability[1]} has "
+        "no TF32",
+    }[variant_of(problem, capability).product]
+    if how and asks_for_fma():
+        how = f", without tensor cores, as {ASKED} asks"
+    return f"tile kernels take this dtype{how}, these widths and these keywords"
+
+
+def _capability_of(problem: Problem) -> tuple[int, int]:
+    found = presence.capability_of(problem.query)
+    assert found is not None, "a simulator is no device of tile kernels"
+    return found
+
+
 def describe(problem: Problem) -> dict[str, Any]:
     """Return what `attend` would do with this problem, but for the reason."""
-    variant = variant_of(problem)
+    variant = variant_of(problem, _capability_of(problem))
     tile = variant.rows, variant.sources
+    means = "fma" if variant.product == "fma" else "mma.sync"
     return {
-        "kernel": f"cuda.attention, tiles by mma.sync, {variant.name}",
+        "kernel": f"cuda.attention, tiles by {means}, {variant.name}",
         "order": f"tiles of {variant.sources} sources, in order",
         "threads": variant.threads,
         "lanes": 1,

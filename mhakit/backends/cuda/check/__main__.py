@@ -48,11 +48,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def compile_rows(variants: Sequence[AnyVariant]) -> list[dict[str, Any]]:
     """Compile each variant for each architecture; nothing is run."""
-    from mhakit.backends.cuda.check.compilation import CAPABILITIES, compile_variant, faults_of
+    from mhakit.backends.cuda.check.compilation import capabilities_of, compile_variant, faults_of
 
     rows = []
     for variant in variants:
-        for capability in CAPABILITIES:
+        for capability in capabilities_of(variant):
             report = compile_variant(variant, capability)
             rows.append(_shown(report.row() | {"faults": faults_of(report)}))
     return rows

@@ -13,14 +13,16 @@ from typing import Any, NamedTuple
 
 from mhakit.backends.cuda.tiles.kernels import AnyVariant
 from mhakit.backends.cuda.tiles.segments import Merging
+from mhakit.backends.cuda.tiles.variant import Fma
 from mhakit.errors import MissingExtra
 
-__all__ = ["CAPABILITIES", "Report", "compile_variant", "faults_of", "require_compiler"]
-
-CAPABILITIES = ((8, 0), (9, 0))
+__all__ = ["Report", "capabilities_of", "compile_variant", "faults_of", "require_compiler"]
 
 _COUNTED = {
     "mma": r"mma\.sync",
+    "tf32 mma": r"mma\.sync\S*\.tf32\.tf32",
+    "fma": r"fma\.rn\.f32",
+    "128-bit load": r"ld\.(?:shared|global)\.v4",
     "ldmatrix": r"ldmatrix\.sync",
     "cp.async": r"cp\.async\.cg",
     "128-bit store": r"st\.global\.v4",
@@ -29,8 +31,13 @@ _COUNTED = {
     "local": r"\.local",
 }
 _NEEDED = ("mma", "ldmatrix", "cp.async", "128-bit store", "ex2")
+_NEEDED_BY = {
+    "3xtf32": (*_NEEDED, "tf32 mma", "128-bit load"),
+    "fma": ("fma", "128-bit load", "128-bit store", "ex2"),
+}
 _NEEDED_TO_MERGE = ("128-bit store", "ex2")
 _FORBIDDEN = ("float64", "local")
+_FORBIDDEN_BY = {"fma": (*_FORBIDDEN, "mma", "ldmatrix", "cp.async")}
 
 
 class Report(NamedTuple):
@@ -74,6 +81,12 @@ def require_compiler() -> None:
             "compiling CUDA kernels must find numba-cuda, NVVM, NVRTC and nvJitLink, got "
             f"{type(error).__name__}: {told}; pip install 'mhakit[cuda-check]'"
         ) from error
+
+
+def capabilities_of(variant: AnyVariant) -> tuple[tuple[int, int], ...]:
+    """Return the compute capabilities that a variant is checked on."""
+    newer = ((8, 0), (9, 0))
+    return ((7, 5), *newer) if isinstance(variant, Fma) and variant.rows == 64 else newer
 
 
 def compile_variant(
@@ -133,11 +146,12 @@ def faults_of(report: Report) -> list[str]:
         for name in ("stack", "spill_stores", "spill_loads")
         if getattr(report, name)
     ]
-    needed = _NEEDED_TO_MERGE if isinstance(report.variant, Merging) else _NEEDED
+    product = "" if isinstance(report.variant, Merging) else report.variant.product
+    needed = _NEEDED_BY.get(product, _NEEDED) if product else _NEEDED_TO_MERGE
     faults += [f"no {name}" for name in needed if not report.counts[name]]
     faults += [
         f"{report.counts[name]} instructions of {name}"
-        for name in _FORBIDDEN
+        for name in _FORBIDDEN_BY.get(product, _FORBIDDEN)
         if report.counts[name]
     ]
     return faults

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from mhakit.backends.cuda.check.trials import bits_of, trial_of
 from mhakit.backends.cuda.tiles import attend, decode
-from mhakit.backends.cuda.tiles.call import View
+from mhakit.backends.cuda.tiles.call import ASKED, View
 from mhakit.backends.cuda.tiles.segments import Decoding, parts_shape
-from mhakit.backends.cuda.tiles.variant import Variant
+from mhakit.backends.cuda.tiles.variant import Fma, Variant
 from mhakit.errors import BackendUnavailable
 from mhakit.problem import UNBOUNDED, Problem
 from mhakit.testing import assert_within
 
 __all__ = ["Held", "milliseconds", "require_device", "time_all", "verify"]
 
-_LAUNCHES: dict[type, Callable[..., None]] = {Variant: attend, Decoding: decode}
+_LAUNCHES: dict[type, Callable[..., None]] = {Variant: attend, Fma: attend, Decoding: decode}
 
 WAY_OUT = "run with --compile or --twins, which need none"
 
@@ -89,7 +91,8 @@ def verify(variant: Variant, rng: np.random.Generator) -> None:
         if isinstance(variant, Decoding):
             shape = parts_shape(trial.problem)
             places.append(None if shape is None else held.put(np.full(shape, np.nan, np.float32)))
-        launch(_on_device(trial.problem, held), *places, stream=cuda.default_stream())
+        with _asking(variant.product):
+            launch(_on_device(trial.problem, held), *places, stream=cuda.default_stream())
         cuda.synchronize()
         results.append((held.get(0, out), held.get(1, lse)))
     assert_within(results[0][0], trial.output, f"{variant.name}: output")
@@ -99,15 +102,44 @@ def verify(variant: Variant, rng: np.random.Generator) -> None:
             raise AssertionError(f"{variant.name}: two runs gave different bits")
 
 
-def time_all(dtype: str = "bfloat16", repeat: int = 30) -> list[dict[str, Any]]:
+@contextmanager
+def _asking(product: str) -> Iterator[None]:
+    """Ask for float32 without tensor cores where that is the product, else for nothing."""
+    before = os.environ.pop(ASKED, None)
+    if product == "fma":
+        os.environ[ASKED] = product
+    try:
+        yield
+    finally:
+        os.environ.pop(ASKED, None)
+        if before is not None:
+            os.environ[ASKED] = before
+
+
+def time_all(repeat: int = 30) -> list[dict[str, Any]]:
     """Return a row for each workload: milliseconds, TFLOP/s, and torch's beside them."""
+    rows: list[dict[str, Any]] = []
+    for dtype, product in (("bfloat16", "mma"), ("float32", "3xtf32"), ("float32", "fma")):
+        with _asking(product):
+            rows += _time(dtype, product, repeat)
+    return rows
+
+
+def _time(dtype: str, product: str, repeat: int) -> list[dict[str, Any]]:
     rows = []
     for D in (64, 128):
         for causal in (False, True):
             B, H, T = 4, 16, 4096
             work = 4 * B * H * T * T * D * (0.5 if causal else 1.0)
             run = _workload(dtype, B, H, T, D, causal)
-            row: dict[str, Any] = {"dtype": dtype, "D": D, "T": T, "B*H": B * H, "causal": causal}
+            row: dict[str, Any] = {
+                "dtype": dtype,
+                "product": product,
+                "D": D,
+                "T": T,
+                "B*H": B * H,
+                "causal": causal,
+            }
             row |= _rates("mhakit", milliseconds(run, repeat), work)
             rows.append(row | _torch(dtype, B, H, T, D, causal, repeat, work))
     return rows

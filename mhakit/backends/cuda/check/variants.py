@@ -9,7 +9,7 @@ from mhakit.backends.cuda.tiles.call import tiled
 from mhakit.backends.cuda.tiles.kernels import AnyVariant
 from mhakit.backends.cuda.tiles.refusing import WIDTHS
 from mhakit.backends.cuda.tiles.segments import ROWS, Decoding, Merging
-from mhakit.backends.cuda.tiles.variant import Variant
+from mhakit.backends.cuda.tiles.variant import Fma, Variant
 
 __all__ = ["VARIANTS"]
 
@@ -22,13 +22,16 @@ _FLAGS: tuple[dict[str, Any], ...] = (
     {"softcap": True, "bias": True, "mask": True, "score_mod": True},
 )
 _PAIRS = [(width, width) for width in WIDTHS] + [(64, 128), (128, 64), (256, 64), (64, 256)]
-_KINDS = (("bfloat16", "mma"), ("float16", "mma"), ("float32", "3xtf32"))
+_KINDS = (
+    (Variant, "bfloat16", "mma"), (Variant, "float16", "mma"),
+    (Variant, "float32", "3xtf32"), (Fma, "float32", "fma"),
+)  # fmt: skip
 
 
 def _all() -> tuple[Variant, ...]:
     found = [
-        tiled(Variant(dtype, D, E, 64, 4, **flags, product=kind), T)
-        for (D, E), (dtype, kind), T, flags in product(_PAIRS, _KINDS, (64, 128), _FLAGS)
+        tiled(kind(dtype, D, E, 64, 4, **flags, product=how), T)
+        for (D, E), (kind, dtype, how), T, flags in product(_PAIRS, _KINDS, (64, 128), _FLAGS)
     ]
     # `refusal` says why
     taken = [v for v in found if not (256 in (v.D, v.E) and (v.mask or v.dtype == "float32"))]

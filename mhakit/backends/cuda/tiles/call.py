@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from mhakit.backends.cuda.tiles.variant import Variant
+from mhakit.backends.cuda.tiles.variant import Fma, Variant
+from mhakit.errors import ParameterError
 from mhakit.problem import Problem
 
-__all__ = ["LOG2E", "View", "blocks_of", "fields_of", "tiled", "variant_of", "view_of"]
+__all__ = [
+    "ASKED",
+    "LOG2E",
+    "View",
+    "asks_for_fma",
+    "blocks_of",
+    "fields_of",
+    "tiled",
+    "variant_of",
+    "view_of",
+]
+
+ASKED = "MHAKIT_CUDA_FLOAT32"
+"""The variable of the environment that asks for float32 without tensor cores."""
 
 LOG2E = 1.4426950408889634074
 _SECTION = 16
@@ -39,37 +54,48 @@ def view_of(array: Any) -> View:
     return View(int(interface["data"][0]), shape, tuple(strides), dtype)
 
 
-def variant_of(problem: Problem) -> Variant:
-    """Return the kernel that takes a problem."""
+def asks_for_fma() -> bool:
+    """Return whether `ASKED` asks for float32 without tensor cores; it is read at every call."""
+    asked = os.environ.get(ASKED, "")
+    if asked not in ("", "fma"):
+        raise ParameterError(
+            f"{ASKED} must be fma or not set, got {asked!r}; unset it, and float32 is multiplied "
+            "by tensor cores where there are any"
+        )
+    return asked == "fma"
+
+
+def variant_of(problem: Problem, capability: tuple[int, int] = (9, 0)) -> Variant:
+    """Return the kernel that takes a problem on a device of a compute capability."""
     assert problem.value is not None
     query, value = view_of(problem.query), view_of(problem.value)
-    return tiled(
-        Variant(
-            query.dtype.name,
-            query.shape[3],
-            value.shape[3],
-            rows=64,
-            warps=4,
-            softcap=problem.softcap != 0,
-            bias=problem.bias is not None,
-            mask=problem.mask is not None,
-            score_mod=problem.score_mod is not None,
-            product="3xtf32" if query.dtype.name == "float32" else "mma",
-        ),
-        query.shape[2],
+    kind, product = Variant, "mma"
+    if query.dtype.name == "float32":
+        plain = asks_for_fma() or capability < (8, 0)
+        kind, product = (Fma, "fma") if plain else (Variant, "3xtf32")
+    variant = kind(
+        query.dtype.name,
+        query.shape[3],
+        value.shape[3],
+        rows=64,
+        warps=4,
+        softcap=problem.softcap != 0,
+        bias=problem.bias is not None,
+        mask=problem.mask is not None,
+        score_mod=problem.score_mod is not None,
+        product=product,
     )
+    return tiled(variant, query.shape[2] if capability >= (8, 0) else 0)
 
 
 def tiled(variant: Variant, T: int) -> Variant:
     """Return the variant with as many targets to a block as T fills and registers hold.
 
-    The compile check holds it to having no spills.
+    The compile check holds it to having no spills. Chips before 8.0 have no room for more.
     """
-    if variant.dtype == "float32":
-        return variant  # a big and a small part of each number leave no room for more
-    widest = max(variant.D, variant.E)
-    fits = not variant.hides_anywhere and widest <= (96 if variant.softcap else 128)
-    return variant._replace(rows=128 if fits and T > 64 else 64)
+    widest = {"mma": 96 if variant.softcap else 128, "fma": 0 if variant.softcap else 80}
+    fits = max(variant.D, variant.E) <= widest.get(variant.product, 0)
+    return variant._replace(rows=128 if fits and T > 64 and not variant.hides_anywhere else 64)
 
 
 def blocks_of(problem: Problem, variant: Variant) -> int:

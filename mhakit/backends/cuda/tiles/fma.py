@@ -151,9 +151,7 @@ def score_products(m: Machine, variant: Fma) -> list[list[State]]:
         sources = [key.place(lane_of(m) & 7, m.int32(c)) for c in (0, 1)]
         sums = [[list(four) for four in group] for group in sums]
         for c in (0, 1):
-            keys = [
-                m.load_shared_floats(key.step(sources[c], 8 * j, turn * 2)) for j in range(4)
-            ]
+            keys = [m.load_shared_floats(key.step(sources[c], 8 * j, turn * 2)) for j in range(4)]
             for row in range(2 * variant.groups):
                 at = query.step(rows[row % 2], 8 * (row // 2), turn * 2 + c)
                 asked = m.load_shared_floats(at)

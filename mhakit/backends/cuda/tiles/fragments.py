@@ -181,16 +181,7 @@ def store_rows(
     """
     lane, layout = lane_of(m), variant.output
     if variant.product == "3xtf32":
-        for group, columns in enumerate(sums):
-            row = first + warp_of(m) * (16 * variant.groups) + (16 * group + (lane >> 2))
-            for half in (0, 1):
-                target = row + 8 * half
-                address = base + m.int64(target) * stride + m.int64((lane & 3) << 4)
-                for pair in range(variant.E // 16):
-                    even, odd = columns[2 * pair], columns[2 * pair + 1]
-                    four = [x for i in (2 * half, 2 * half + 1) for x in (even[i], odd[i])]
-                    m.store_words(address + 64 * pair, four, target < past)
-        return
+        return _store_chunks(m, variant, sums, base, stride, first, past)
     for group in range(variant.groups):
         row = warp_of(m) * (16 * variant.groups) + (16 * group + (lane >> 2))
         place = layout.place(row, lane & 0) + ((lane & 3) << 2)
@@ -203,3 +194,23 @@ def store_rows(
         target = first + row
         address = base + m.int64(target) * stride + m.int64(chunk << 4)
         m.store_words(address, words, target < past)
+
+
+def _store_chunks(
+    m: Machine,
+    variant: Variant,
+    sums: list[list[State]],
+    base: Number,
+    stride: Number,
+    first: Number,
+    past: Number,
+) -> None:
+    """Do as `store_rows` for float32: two runs of columns hold four neighbours, 16 bytes."""
+    for row in range(2 * variant.groups):
+        i = 2 * (row % 2)
+        target = first + variant.row(warp_of(m), lane_of(m), row)
+        address = base + m.int64(target) * stride + m.int64((lane_of(m) & 3) << 4)
+        for pair in range(variant.E // 16):
+            even, odd = sums[row // 2][2 * pair : 2 * pair + 2]
+            four = [even[i], odd[i], even[i + 1], odd[i + 1]]
+            m.store_words(address + 64 * pair, four, target < past)

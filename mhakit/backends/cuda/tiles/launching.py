@@ -32,7 +32,8 @@ class _Kernel(NamedTuple):
 
 def launch(problem: Problem, out: Any, lse: Any | None, stream: Any) -> None:
     """Write attention's output and, where ``lse`` is given, lse, in the order of a stream."""
-    variant = variant_of(problem)
+    major, minor = cuda.current_context().device.compute_capability
+    variant = variant_of(problem, (major, minor))
     numbers = fields_of(problem, variant, out, lse)
     _start(problem, variant, blocks_of(problem, variant), numbers, stream)
 

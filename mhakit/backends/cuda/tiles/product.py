@@ -9,7 +9,7 @@ is rounded up to an infinity; what is infinite has a rest that is NaN, which the
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol
 
 from mhakit.backends.cuda.tiles.layout import Layout
 from mhakit.backends.cuda.tiles.machine import Machine, Number, State, lane_of
@@ -185,7 +185,7 @@ def product_of(variant: Variant) -> Product:
     return _PRODUCTS[variant.product, variant.dtype]
 
 
-_PRODUCTS: dict[tuple[str, str], Any] = {
+_PRODUCTS: dict[tuple[str, str], Product] = {
     ("mma", "bfloat16"): Halves(0x3F80),
     ("mma", "float16"): Halves(0x3C00),
     ("3xtf32", "float32"): ThreeTf32(),

@@ -16,7 +16,18 @@ __all__ = ["LIMIT", "WIDTHS", "decoding_refusal", "refusal"]
 WIDTHS = (32, 64, 80, 96, 128, 256)
 LIMIT = 2**28
 """Targets and sources: positions are counted in 32 bits."""
-_SHARED = {(8, 0): 163, (8, 7): 163, (9, 0): 227, (10, 0): 227, (10, 3): 227, (11, 0): 227}
+_FLOAT32_WIDTHS = WIDTHS[:-1]
+_SHARED = {
+    (7, 0): 96,
+    (7, 2): 96,
+    (7, 5): 64,
+    (8, 0): 163,
+    (8, 7): 163,
+    (9, 0): 227,
+    (10, 0): 227,
+    (10, 3): 227,
+    (11, 0): 227,
+}
 """KiB of shared memory that a block may ask for (CUDA's programming guide), else the least."""
 _LEAST_SHARED = 99
 
@@ -26,7 +37,7 @@ def refusal(
     capability: tuple[int, int],
     out: Any | None = None,
     *,
-    variant_of: Callable[[Problem], Variant] = variant_of,
+    variant_of: Callable[[Problem, tuple[int, int]], Variant] = variant_of,
 ) -> str | None:
     """Return why the tile kernels do not take a problem, or None where they do.
 
@@ -50,21 +61,24 @@ def refusal(
     >>> problem, _ = as_problem(x, x, x)
     >>> refusal(problem, (9, 0))
     >>> refusal(problem, (7, 5))
-    'the device has compute capability 7.5, tile kernels need 8.0'
+    'the device has compute capability 7.5, tile kernels of float16 need 8.0'
     """
     assert problem.value is not None
-    if capability < (8, 0):
+    query, key, value = (view_of(x) for x in (problem.query, problem.key, problem.value))
+    least = (7, 0) if query.dtype.name == "float32" else (8, 0)
+    if capability < least:
         return (
             f"the device has compute capability {capability[0]}.{capability[1]}, "
-            "tile kernels need 8.0"
+            f"tile kernels of {query.dtype.name} need {least[0]}.{least[1]}"
         )
-    query, key, value = (view_of(x) for x in (problem.query, problem.key, problem.value))
     if query.dtype.name not in ("bfloat16", "float16", "float32"):
         return f"the dtype is {query.dtype.name}, tile kernels take bfloat16, float16 and float32"
+    widths = _FLOAT32_WIDTHS if query.dtype.name == "float32" else WIDTHS
     for letter, width in (("D", query.shape[3]), ("E", value.shape[3])):
-        if width not in WIDTHS:
-            return f"{letter} is {width}, tile kernels take {', '.join(map(str, WIDTHS))}"
-    variant = variant_of(problem)
+        if width not in widths:
+            taken = ", ".join(map(str, widths))
+            return f"{letter} is {width}, tile kernels of {query.dtype.name} take {taken}"
+    variant = variant_of(problem, capability)
     decodes = isinstance(variant, Decoding)
     if problem.mask is not None and 256 in (variant.D, variant.E) and not decodes:
         return "a mask at a width of 256 does not fit the registers of a tile kernel"
@@ -124,7 +138,7 @@ def decoding_refusal(
     dtype = view_of(problem.query).dtype.name
     if dtype not in ("bfloat16", "float16"):
         return f"the dtype is {dtype}, decoding takes bfloat16 and float16"
-    return refusal(problem, capability, out, variant_of=decoding_of)
+    return refusal(problem, capability, out, variant_of=lambda problem, _: decoding_of(problem))
 
 
 def _misplaced(name: str, view: View) -> str | None:

@@ -306,7 +306,7 @@ def _truncated_sum(terms: Array) -> Array:
     total = (np.trunc(finite / quantum) * quantum).sum(axis=-1)
     bits = total.view(np.uint64) & ~np.uint64((1 << 29) - 1)
     special = terms.sum(axis=-1)
-    return np.where(np.isfinite(special), bits.view(np.float64), special)
+    return np.asarray(np.where(np.isfinite(special), bits.view(np.float64), special))
 
 
 def _flushed(x: Number) -> Number:
