@@ -78,8 +78,35 @@ def test_a_decoding_variant_compiles_within_its_budget(name, capability):
 
 
 @compiles
-def test_a_spilled_tile_is_found():
-    wide = variant_named("bfloat16-D128-64x64-4w")._replace(rows=256)
+@pytest.mark.parametrize(
+    ("name", "capability"),
+    [
+        ("float32-3xtf32-D64-64x32-4w", (8, 0)),
+        ("float32-3xtf32-D128-64x32-4w", (9, 0)),
+        ("float32-3xtf32-D64E128-64x32-4w-softcap-bias-mask-score_mod", (9, 0)),
+        ("float32-fma-D128-64x32-4w", (7, 5)),
+        ("float32-fma-D80-128x32-4w", (9, 0)),
+    ],
+)
+def test_a_variant_of_float32_compiles_within_its_budget(name, capability):
+    report = compile_variant(variant_named(name), capability)
+    assert faults_of(report) == []
+    v, counts = report.variant, report.counts
+    assert report.registers * v.threads * v.blocks <= 65536
+    if v.product == "fma":
+        rows, columns = 2 * v.groups, -(-v.E // 32) * 4
+        once = rows * (2 * 4 * 4 + 2 * 4 * columns)
+        assert counts["fma"] >= once, "two chunks of scores, four sources in two ways"
+        return
+    steps = 1 if v.changes else v.D // 8
+    products = 3 * (4 * steps + 4 * v.E // 8) + 2
+    assert counts["tf32 mma"] == counts["mma"] == products, "three each, and those of specials"
+
+
+@compiles
+@pytest.mark.parametrize("name", ["bfloat16-D128-64x64-4w", "float32-3xtf32-D128-64x32-4w"])
+def test_a_spilled_tile_is_found(name):
+    wide = variant_named(name)._replace(rows=256)
     report = compile_variant(wide, (9, 0))
     assert report.spill_stores > 0
     assert report.stack > 0
@@ -106,6 +133,20 @@ def test_a_kernel_that_computes_in_float64_or_without_tensor_cores_is_found():
     assert "instructions of float64" in faults[0]
     faults = faults_of(compile_variant(variant, (9, 0), kernel=empty))
     assert faults == ["no mma", "no ldmatrix", "no cp.async", "no 128-bit store", "no ex2"]
+
+
+@compiles
+def test_a_kernel_for_older_chips_that_uses_tensor_cores_is_found():
+    by_tensor_cores = variant_named("float32-3xtf32-D64-64x32-4w")
+    faults = faults_of(
+        compile_variant(
+            variant_named("float32-fma-D64-64x32-4w"), (8, 0),
+            kernel=lambda m, variant: attend(m, by_tensor_cores),
+        )
+    )  # fmt: skip
+    assert [fault.partition(" ")[2] for fault in faults] == [
+        "instructions of mma", "instructions of ldmatrix", "instructions of cp.async"
+    ]  # fmt: skip
 
 
 def _double():

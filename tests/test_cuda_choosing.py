@@ -9,6 +9,7 @@ import pytest
 import mhakit
 from mhakit import backends
 from mhakit.api.arguments import as_problem
+from mhakit.errors import ParameterError
 from mhakit.testing import Sizes, draw
 
 pytestmark = pytest.mark.skipif(
@@ -47,6 +48,30 @@ def test_what_the_tiles_take_is_explained_as_theirs(chosen):
     assert (masked.tile, masked.tiles_full) == ((64, 64), 0)
 
 
+def test_how_float32_is_multiplied_is_explained(chosen, monkeypatch):
+    arrays = draw(SIZES._replace(T=130), np.float32)
+    monkeypatch.delenv("MHAKIT_CUDA_FLOAT32", raising=False)
+    plan = chosen(*arrays)
+    assert plan.kernel == "cuda.attention, tiles by mma.sync, float32-3xtf32-D64-64x32-4w"
+    assert plan.why.endswith(
+        "; tile kernels take this dtype, which tensor cores multiply as three products of TF32, "
+        "these widths and these keywords"
+    )
+    assert (plan.tile, plan.order) == ((64, 32), "tiles of 32 sources, in order")
+    old = chosen(*arrays, capability=(7, 5))
+    assert old.kernel == "cuda.attention, tiles by fma, float32-fma-D64-64x32-4w"
+    assert "without tensor cores: compute capability 7.5 has no TF32" in old.why
+    monkeypatch.setenv("MHAKIT_CUDA_FLOAT32", "fma")
+    asked = chosen(*arrays)
+    assert asked.kernel == "cuda.attention, tiles by fma, float32-fma-D64-128x32-4w"
+    assert "without tensor cores, as MHAKIT_CUDA_FLOAT32 asks" in asked.why
+    half = chosen(*draw(SIZES, HALF))
+    assert "take this dtype, these widths" in half.why
+    monkeypatch.setenv("MHAKIT_CUDA_FLOAT32", "exact")
+    with pytest.raises(ParameterError, match="MHAKIT_CUDA_FLOAT32 must be fma or not set"):
+        chosen(*arrays)
+
+
 def test_few_targets_are_decoded_and_explained_so(chosen):
     few = SIZES._replace(T=5, S=600)
     plan = chosen(*draw(few, HALF), causal="bottom_right")
@@ -76,8 +101,14 @@ def test_arrays_of_the_host_are_judged_as_they_will_lie_on_the_device(chosen):
 REFUSED = {
     "an old device": (draw(SIZES, HALF), {"capability": (7, 5)}, "compute capability 7.5"),
     "a simulator": (draw(SIZES, HALF), {"capability": None}, "Numba's simulator has no tensor"),
-    "float32": (draw(SIZES, np.float32), {}, "the dtype is float32"),
-    "a width": (draw(SIZES._replace(D=48), HALF), {}, "D is 48, tile kernels take 32, 64, 80"),
+    "float64": (draw(SIZES, np.float64), {}, "the dtype is float64"),
+    "float32 on a device older still": (
+        draw(SIZES, np.float32), {"capability": (6, 1)}, "tile kernels of float32 need 7.0",
+    ),
+    "a width of float32": (
+        draw(SIZES._replace(E=256), np.float32), {}, "E is 256, tile kernels of float32 take 32",
+    ),
+    "a width": (draw(SIZES._replace(D=48), HALF), {}, "D is 48, tile kernels of bfloat16 take 32, 64, 80"),
     "a broadcast width": (
         (*draw(SIZES, HALF)[:2], np.broadcast_to(BORROWED, (2, 2, 150, 64))), {},
         "neighbours along the last axis of value are 0 bytes apart",

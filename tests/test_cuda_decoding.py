@@ -247,6 +247,8 @@ def test_what_decoding_does_not_take_has_a_reason():
     assert ask(SIZES) is None
     assert ask(SIZES._replace(T=9)) == "T * H / G is 18, decoding takes 16 at most"
     assert ask(SIZES, np.float32) == ("the dtype is float32, decoding takes bfloat16 and float16")
-    assert ask(SIZES._replace(D=48)) == "D is 48, tile kernels take 32, 64, 80, 96, 128, 256"
+    assert ask(SIZES._replace(D=48)) == (
+        "D is 48, tile kernels of float16 take 32, 64, 80, 96, 128, 256"
+    )
     wide = SIZES._replace(D=256, S=20)
     assert ask(wide, mask=mask_for(wide)) is None

@@ -214,13 +214,14 @@ def ask(sizes=SIZES, dtype=np.float16, capability=(9, 0), change=None, **keyword
 def test_what_the_tile_kernels_do_not_take_has_a_reason():
     assert ask() is None
     assert ask(capability=(7, 5)) == (
-        "the device has compute capability 7.5, tile kernels need 8.0"
+        "the device has compute capability 7.5, tile kernels of float16 need 8.0"
     )
     assert ask(dtype=np.float64) == (
         "the dtype is float64, tile kernels take bfloat16, float16 and float32"
     )
-    assert ask(SIZES._replace(D=48)) == "D is 48, tile kernels take 32, 64, 80, 96, 128, 256"
-    assert ask(SIZES._replace(E=16)) == "E is 16, tile kernels take 32, 64, 80, 96, 128, 256"
+    widths = "tile kernels of float16 take 32, 64, 80, 96, 128, 256"
+    assert ask(SIZES._replace(D=48)) == f"D is 48, {widths}"
+    assert ask(SIZES._replace(E=16)) == f"E is 16, {widths}"
     assert ask(scale=-1.0) == "scale is -1.0, tile kernels take a finite one above 0"
     assert ask(bias=np.zeros((1, 150))) == "bias is float64, tile kernels read float32"
     assert ask(change=lambda q, k, v: (q[..., ::-1], k, v)) == (
