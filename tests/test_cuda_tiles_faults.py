@@ -1,6 +1,7 @@
 """Wrong kernels: each is planted, and what checks the tile kernels must find it."""
 
 from contextlib import suppress
+from itertools import product
 
 import ml_dtypes
 import numpy as np
@@ -209,8 +210,8 @@ def test_a_special_that_is_put_aside_and_forgotten_is_found(monkeypatch):
 
 
 def test_no_eight_rows_of_a_chunk_share_a_bank():
-    for width in (32, 64, 80, 96, 128, 256):
-        layout = Layout(width, 0)
+    for width, size in product((32, 64, 80, 96, 128, 256), (2, 4)):
+        layout = Layout(width, 0, size)
         for chunk in range(layout.chunks):
             for first in range(0, 64, 8):
                 rows = np.arange(first, first + 8)

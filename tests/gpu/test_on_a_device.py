@@ -76,6 +76,8 @@ def test_a_poisoned_output_is_written_throughout_and_a_run_repeats_itself(dtype)
         "bfloat16-D64-128x64-4w", "float16-D128-64x64-4w",
         "float16-D32-64x64-4w-mask",
         "bfloat16-D128-64x64-4w-softcap-bias-mask-score_mod",
+        "float32-3xtf32-D64-64x32-4w", "float32-fma-D64-128x32-4w",
+        "float32-3xtf32-D128-64x32-4w-softcap-bias-mask-score_mod",
         "decoding-bfloat16-D128-16x64-4w",
         "decoding-float16-D64-16x64-4w-softcap-bias-mask-score_mod",
     ],

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from mhakit.backends.cuda.tiles.machine import WARP, Number, State
 from mhakit.backends.cuda.tiles.memory import Fault, GlobalMemory, SharedMemory
+from mhakit.backends.cuda.tiles.tensor_core import multiply_tf32
 
 __all__ = ["Twin"]
 
@@ -139,7 +140,7 @@ class Twin:
 
     def multiply(self, a: State, b: State, c: State) -> State:
         if self.half == "float32":
-            return self._multiply_tf32(a, b, c)
+            return multiply_tf32(*([self._all(x) for x in part] for part in (a, b, c)))
         first, second, third, fourth = (self._matrix(words) for words in a)
         left = np.concatenate(
             [np.concatenate([first, third], -1), np.concatenate([second, fourth], -1)], -2
@@ -152,31 +153,6 @@ class Twin:
                 self.float32(rows[:, i // 2, :, :, i % 2].reshape(-1) + self._all(c[i]))
                 for i in range(4)
             ]
-
-    def _multiply_tf32(self, a: State, b: State, c: State) -> State:
-        """Round as an A100 does, the coarsest of them (doi:10.7717/peerj-cs.330).
-
-        Four products and a sum are aligned to the largest, one bit more than float32 has is
-        kept of each, and what they come to is cut off to float32.
-        """
-        first, second, third, fourth = (self._tf32_matrix(words) for words in a)
-        left = np.concatenate(
-            [np.concatenate([first, third], -1), np.concatenate([second, fourth], -1)], -2
-        )  # (warps, 16, 8)
-        right = np.concatenate([self._tf32_matrix(words) for words in b], -1)  # (warps, 8 n, 8 k)
-        half = np.stack([self._all(x) for x in c], -1).reshape(-1, 8, 4, 2, 2)
-        total = half.transpose(0, 3, 1, 2, 4).reshape(-1, 16, 8).astype(np.float64)
-        with np.errstate(all="ignore"):
-            for k in (0, 4):
-                terms = left[:, :, None, k : k + 4] * right[:, None, :, k : k + 4]
-                total = _truncated_sum(np.concatenate([terms, total[..., None]], -1))
-            rows = total.astype(np.float32).reshape(-1, 2, 8, 4, 2)
-        return [np.ascontiguousarray(rows[:, i // 2, :, :, i % 2]).reshape(-1) for i in range(4)]
-
-    def _tf32_matrix(self, words: Number) -> Array:
-        """Return the 8 x 4 matrix of each warp that a word of each lane makes up, as float64."""
-        kept = np.ascontiguousarray(self._all(words)) & np.uint32(0xFFFFE000)
-        return kept.view(np.float32).astype(np.float64).reshape(-1, 8, 4)
 
     def load_matrices(self, address: Number, *, transposed: bool) -> State:
         addresses = self._all(address)
@@ -296,17 +272,6 @@ def _alike(x: Number) -> Any:
     if np.ndim(x):
         raise Fault("threads of a block must agree on where they go")
     return x
-
-
-def _truncated_sum(terms: Array) -> Array:
-    """Return the sum over the last axis as tensor cores round it, float32 held in float64."""
-    finite = np.where(np.isfinite(terms), terms, 0.0)
-    _, exponent = np.frexp(np.abs(finite).max(axis=-1, keepdims=True))
-    quantum = np.ldexp(1.0, np.maximum(exponent - 25, -149))
-    total = (np.trunc(finite / quantum) * quantum).sum(axis=-1)
-    bits = total.view(np.uint64) & ~np.uint64((1 << 29) - 1)
-    special = terms.sum(axis=-1)
-    return np.asarray(np.where(np.isfinite(special), bits.view(np.float64), special))
 
 
 def _flushed(x: Number) -> Number:
