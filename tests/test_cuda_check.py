@@ -85,7 +85,6 @@ def test_a_decoding_variant_compiles_within_its_budget(name, capability):
         ("float32-3xtf32-D128-64x32-4w", (9, 0)),
         ("float32-3xtf32-D64E128-64x32-4w-softcap-bias-mask-score_mod", (9, 0)),
         ("float32-fma-D128-64x32-4w", (7, 5)),
-        ("float32-fma-D80-128x32-4w", (9, 0)),
     ],
 )
 def test_a_variant_of_float32_compiles_within_its_budget(name, capability):

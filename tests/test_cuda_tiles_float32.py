@@ -74,7 +74,14 @@ def assert_right(arrays, keywords, variant=None):
     assert_within(lse, expected_lse, "lse")
 
 
-@pytest.mark.parametrize("name", KEYWORDS)
+@pytest.mark.parametrize(
+    ("product", "name"),
+    [
+        *(("3xtf32", name) for name in KEYWORDS),
+        *(("fma", name) for name in ("window", "lengths", "nothing", "sinks", "all")),
+    ],
+    indirect=["product"],
+)
 def test_every_keyword_stays_in_the_budget(name, product):
     assert_right(draw(SIZES, np.float32, seed=11), KEYWORDS[name])
 
@@ -140,7 +147,16 @@ def seen_by(keywords, sizes):
     return scores != -np.inf
 
 
-@pytest.mark.parametrize("rule", HIDING)
+@pytest.mark.parametrize(
+    ("product", "rule"),
+    [
+        *(("3xtf32", rule) for rule in HIDING if rule != "lengths"),
+        ("fma", "causal"),
+        ("fma", "mask"),
+        ("fma", "lengths"),
+    ],
+    indirect=["product"],
+)
 def test_a_hidden_source_never_reaches_the_output(rule, product):
     """Whoever sees the poison has it, the others keep their bits."""
     keywords = HIDING[rule]

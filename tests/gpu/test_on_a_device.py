@@ -94,6 +94,23 @@ def test_a_tile_kernel_keeps_the_budget_and_repeats_itself(name):
     verify(variant, np.random.default_rng())
 
 
+@pytest.mark.parametrize("asked", ["", "fma"])
+def test_what_no_tf32_holds_is_treated_as_float32_is(asked, monkeypatch):
+    monkeypatch.setenv("MHAKIT_CUDA_FLOAT32", asked)
+    largest = np.finfo(np.float32).max
+    for which, special in (
+        (2, largest), (2, -largest), (2, np.inf), (2, np.nan), (1, np.inf), (1, np.nan),
+        (0, np.inf),
+    ):  # fmt: skip
+        arrays = draw(Sizes(1, 1, 1, 40, 40, 64, 64), np.float32, seed=3)
+        arrays[which][0, 0, 3, slice(None) if which == 2 else 5] = special
+        there = [to_numba(array) for array in arrays]
+        output, lse = mhakit.attention(*there, causal="top_left", return_lse=True)
+        expected, expected_lse = budget("attention", *arrays, causal="top_left")
+        assert_within(to_host(output, np.dtype(np.float32)), expected, f"output of {special}")
+        assert_within(to_host(lse, np.dtype(np.float32)), expected_lse, f"lse of {special}")
+
+
 def test_a_long_cache_is_decoded_alike_in_every_run_and_its_end_never_read():
     query, key, value = draw(Sizes(2, 8, 2, 3, 5000, 64, 64), np.float16)
     key[:, :, 4321:] = value[:, :, 4321:] = np.nan

@@ -5,6 +5,9 @@
 ``attention``, ``scoring``, ``weighing``, ``softmax``, ``weighted_sum``, ``merging``,
 ``combination``, and ``tiled_attention`` and ``decoding``, which bring a problem to the kernels of
 ``tiles``. ``choosing`` says which kernel of attention takes a problem.
+
+``MHAKIT_CUDA_FLOAT32=fma`` in the environment, read at every call, asks for attention of float32
+without tensor cores: every product an fma.
 """
 
 from mhakit.backends.cuda import importing as importing  # isort: split

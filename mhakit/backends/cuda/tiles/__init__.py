@@ -1,4 +1,4 @@
-"""Tile kernels: attention on tensor cores, from one source for the device and for NumPy twins.
+"""Tile kernels: attention by tiles, from one source for the device and for NumPy twins.
 
 ``refusal`` says why a problem is not theirs, ``attend`` launches; ``decoding_refusal`` and
 ``decode`` do so for few targets. Neither this module nor what the twins run imports Numba.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from mhakit.backends.cuda.tiles.fragments import (
     add_products,
+    carry_over,
     copy_rows,
     operands_of,
     score_products,
@@ -76,6 +77,7 @@ def attend(m: Machine, variant: Variant) -> None:
 
         scores, seen = m.choose(hiding, [scores, nothing], hidden)
         tops, totals, weights, carries = weigh(m, variant, scores, tops, totals)
+        sums = carry_over(m, variant, sums, carries)
         operands = operands_of(m, variant, weights)
         m.wait(0)
 

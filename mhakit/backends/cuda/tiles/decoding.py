@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from mhakit.backends.cuda.tiles.fragments import (
     add_product,
+    carry_over,
     chunks_of,
     copy_rows,
     lane_of,
@@ -149,7 +150,7 @@ def _sum_up(
 
         scores, seen = m.choose(hiding, [scores, [m.word(0)]], hidden)
         tops, totals, weights, carries = weigh(m, variant, scores, tops, totals)
-        sums = [[[x * carries[i // 2] for i, x in enumerate(four)] for four in sums[0]]]
+        sums = carry_over(m, variant, sums, carries)
         m.wait(2 * variant.stages - 2)
 
         def look(state: State) -> State:

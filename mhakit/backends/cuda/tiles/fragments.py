@@ -16,6 +16,7 @@ from mhakit.backends.cuda.tiles.variant import Variant
 __all__ = [
     "add_product",
     "add_products",
+    "carry_over",
     "chunks_of",
     "copy_rows",
     "lane_of",
@@ -135,6 +136,22 @@ def add_product(
     ]
 
 
+def carry_over(
+    m: Machine, variant: Variant, sums: list[list[State]], carries: State
+) -> list[list[State]]:
+    """Return sums times their rows' factors, or as they are where `add_products` does it."""
+    product = product_of(variant)
+    return [
+        [product.carry(m, four, _factors(carries, group)) for four in columns]
+        for group, columns in enumerate(sums)
+    ]
+
+
+def _factors(carries: State, group: int) -> State:
+    """Return the factors of four sums, of rows 2 group and 2 group + 1."""
+    return [carries[2 * group + i // 2] for i in range(4)]
+
+
 def add_products(
     m: Machine,
     variant: Variant,
@@ -142,27 +159,24 @@ def add_products(
     sums: list[list[State]],
     carries: State,
 ) -> list[list[State]]:
-    """Return sums * carries + weights @ the tile of values.
+    """Return sums, carried over, + weights @ the tile of values.
 
-    ``weights`` are those of `operands_of`, ``sums`` [group][8 columns] -> 4 float32, ``carries``
-    a factor for each of this thread's rows.
+    ``weights`` are those of `operands_of`, ``sums`` those of `carry_over`, [group][8 columns] ->
+    4 float32, ``carries`` a factor for each of this thread's rows.
     """
     product = product_of(variant)
     sums = [list(group) for group in sums]
-    factors = [[carries[2 * group + i // 2] for i in range(4)] for group in range(variant.groups)]
     for pair in range(variant.E // 16):
         if variant.product == "3xtf32":
             m.warp_barrier()  # else the compiler loads more than there are registers for
-        columns = [
-            [product.carry(m, group[2 * pair + half], factor) for half in (0, 1)]
-            for group, factor in zip(sums, factors, strict=True)
-        ]
+        columns = [[product.go_on(m, group[2 * pair + half]) for half in (0, 1)] for group in sums]
         for k in range(len(weights[0])):
             part = [group[k] for group in weights]
             columns = add_product(m, variant, variant.value, part, k, pair, columns)
-        for group, factor, found in zip(sums, factors, columns, strict=True):
+        for group, found in enumerate(columns):
             for n, part in enumerate(found, 2 * pair):
-                group[n] = product.carried(m, part, group[n], factor)
+                four = sums[group][n]
+                sums[group][n] = product.carried(m, part, four, _factors(carries, group))
     return sums
 
 

@@ -1,10 +1,10 @@
 """How a tensor core multiplies: 16-bit numbers as they are, float32 in three products of TF32.
 
 A float32 is a big TF32 and a small one, the rest; small * big and big * small correct big * big,
-and small * small, 2^-22 of it, is left out (arXiv:2203.03341, sections 2 and 3). Tensor cores cut
-off where they add, which leans to one side: so they add up few numbers, big products apart from
-small ones, and the rest is added as float32 is. Both factors are halved beforehand, so that none
-is rounded up to an infinity; what is infinite has a rest that is NaN, which then does not count.
+and small * small, 2^-22 of it, is left out (arXiv:2203.03341). Tensor cores cut off where they
+add, which leans to one side: so they add up few numbers, big products apart from small ones, and
+the rest is added as float32 is. Both factors are halved beforehand, so that none is rounded up to
+an infinity; what is infinite has a rest that is NaN, which then does not count.
 """
 
 from __future__ import annotations
@@ -43,10 +43,13 @@ class Product(Protocol):
         """Return four scores, sums of products of two operands."""
 
     def carry(self, m: Machine, four: State, factors: State) -> State:
-        """Return what a tile's products with values are added to, where four float32 were."""
+        """Return four float32 of the output, times factors where `carried` does not do it."""
+
+    def go_on(self, m: Machine, four: State) -> State:
+        """Return what a tile's products with values are added to, where `carry` gave four."""
 
     def carried(self, m: Machine, sums: State, four: State, factors: State) -> State:
-        """Return four * factors + what was added since `carry`."""
+        """Return four float32 of the output and what was added since `go_on`."""
 
     def weights(self, m: Machine, group: list[State], k: int) -> State:
         """Return the weights of sources depth * k + … as an operand."""
@@ -85,6 +88,9 @@ class Halves:
 
     def carry(self, m: Machine, four: State, factors: State) -> State:
         return [x * factor for x, factor in zip(four, factors, strict=True)]
+
+    def go_on(self, m: Machine, four: State) -> State:
+        return four
 
     def carried(self, m: Machine, sums: State, four: State, factors: State) -> State:
         return sums
@@ -154,6 +160,9 @@ class ThreeTf32:
         return self._total(m, sums)
 
     def carry(self, m: Machine, four: State, factors: State) -> State:
+        return four
+
+    def go_on(self, m: Machine, four: State) -> State:
         return self.begin(m)
 
     def carried(self, m: Machine, sums: State, four: State, factors: State) -> State:

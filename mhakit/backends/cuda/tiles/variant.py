@@ -58,7 +58,8 @@ class Variant(NamedTuple):
     def row(self, warp: Number, lane: Number, row: int) -> Number:
         """Return which row of the block is number ``row`` of a thread's."""
         apart = WARP // self.lanes
-        return warp * (2 * self.groups * apart) + lane // self.lanes + apart * row
+        shift = self.lanes.bit_length() - 1
+        return warp * (2 * self.groups * apart) + (lane >> shift) + apart * row
 
     def first_column(self, lane: Number) -> Number:
         """Return which column of a tile of scores is a thread's first."""
