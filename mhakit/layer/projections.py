@@ -1,6 +1,6 @@
 """Projecting to query, key and value: every head's own weights, held as one matrix.
 
-Self-attention multiplies by the whole (M, H*D + G*D + G*E) matrix in one BLAS call; a head's
+Self-attention multiplies by the whole (M, H*D + G*D + G*E) matrix at once; a head's
 weights, and its query, key and value, are views.
 """
 
