@@ -1,9 +1,9 @@
 """The vocabulary that tile kernels are written in; each word has two meanings.
 
-`mhakit.backends.cuda.tiles.ptx` emits instructions for one thread,
-`mhakit.backends.cuda.tiles.twin` computes with NumPy for all threads of a block at once. A kernel
-is a Python function of a machine: its Python loops are unrolled while it runs, `loop` and `choose`
-run on the device.
+`mhakit.backends.cuda.tiles.ptx` emits instructions for one thread, its loops and branches by
+`mhakit.backends.cuda.tiles.flow`; `mhakit.backends.cuda.tiles.twin` computes with NumPy for all
+threads of a block at once. A kernel is a Python function of a machine: its Python loops are
+unrolled while it runs, `loop` and `choose` run on the device.
 
 Numbers know + - * // % & | ^ << >> and comparisons, in the types int32, int64, word (32 bits
 without sign), float32 and bool. A kernel never asks which machine it has.
