@@ -6,13 +6,14 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from material.twins import is_within_budget, leaving_out, vote_without_a_barrier
 from mhakit.api.arguments import as_problem
 from mhakit.backends.cuda.check.twins import run_twin
 from mhakit.backends.cuda.tiles import decoding, merging
 from mhakit.backends.cuda.tiles.memory import Fault, GlobalMemory
 from mhakit.backends.cuda.tiles.segments import SEGMENT, Decoding, decoding_of
 from mhakit.backends.cuda.tiles.twin import Twin
-from mhakit.testing import Sizes, assert_within, budget, draw
+from mhakit.testing import Sizes, draw
 
 SIZES = Sizes(1, 4, 2, 3, SEGMENT + 40, 128, 128)
 KEYWORDS = {"window": (161, 0), "query_offset": SEGMENT + 32, "key_lengths": [SEGMENT + 35]}
@@ -33,33 +34,7 @@ def run(machine=Twin, keywords=KEYWORDS):
 
 
 def is_right(machine=Twin, keywords=KEYWORDS):
-    output, lse = run(machine, keywords)
-    expected, expected_lse = budget("attention", *draw_poisoned(), **keywords)
-    try:
-        assert_within(output, expected)
-        assert_within(lse, expected_lse)
-    except AssertionError:
-        return False
-    return True
-
-
-def counted(verb, leaves_out=lambda block, call: False, instead=lambda self, *args: None):
-    """Return a machine that leaves out some calls of a verb, and what counts them by block."""
-    counts = []
-
-    class Counting(Twin):
-        def __init__(self, *args):
-            super().__init__(*args)
-            counts.append(0)
-
-    def method(self, *args):
-        counts[-1] += 1
-        if leaves_out(len(counts) - 1, counts[-1] - 1):
-            return instead(self, *args)
-        return getattr(Twin, verb)(self, *args)
-
-    setattr(Counting, verb, method)
-    return Counting, counts
+    return is_within_budget(run(machine, keywords), draw_poisoned(), keywords)
 
 
 def test_the_kernels_that_mutants_are_made_of_are_right():
@@ -67,34 +42,30 @@ def test_the_kernels_that_mutants_are_made_of_are_right():
 
 
 def test_a_missing_barrier_is_found_wherever_it_is():
-    machine, counts = counted("barrier")
+    machine = leaving_out("barrier")
     run(machine)
-    last = max(counts) - 1
+    last = max(machine.counts) - 1
     assert last >= 3 + 2 + 2, "one or two for each tile, two for specials, two around the parts"
     # where warps leave their parts, sources were read, in blocks that ended at another stage
-    places = [lambda block, call, i=i: call == i for i in range(last - 1)]
-    places += [lambda block, call, i=i: call == counts[block] - i for i in (1, 2)]
-    for place in places:
+    from_last = [lambda block, call, i=i: call == machine.counts[block] - i for i in (1, 2)]
+    for which in [*range(last - 1), *from_last]:
         with pytest.raises(Fault, match="no barrier separates"):
-            run(counted("barrier", place)[0])
+            run(leaving_out("barrier", which))
 
 
 def test_a_missing_barrier_of_a_vote_is_found():
-    def vote(self, condition):
-        return np.bool_(np.any(condition))
-
-    machine, counts = counted("barrier_any")
+    machine = leaving_out("barrier_any")
     run(machine)
-    assert max(counts) == 2 + SIZES.E // 16, "one for each tile that hides, and a special's"
+    assert max(machine.counts) == 2 + SIZES.E // 16, "one for each tile that hides, and a special's"
     for which in (0, 1):
         with pytest.raises(Fault, match="no barrier separates"):
-            run(counted("barrier_any", lambda block, call, i=which: call == i, vote)[0])
+            run(leaving_out("barrier_any", which, vote_without_a_barrier))
 
 
 def test_a_copy_that_was_not_waited_for_is_found():
     for of_values in (0, 1):
         with pytest.raises(Fault, match="not waited for"):
-            run(counted("wait", lambda block, call, i=of_values: call % 2 == i)[0])
+            run(leaving_out("wait", lambda block, call, i=of_values: call % 2 == i))
 
 
 def test_a_wait_for_one_group_too_few_is_found():

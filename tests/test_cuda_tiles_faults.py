@@ -7,13 +7,14 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from material.twins import is_within_budget, leaving_out, vote_without_a_barrier
 from mhakit.api.arguments import as_problem
 from mhakit.backends.cuda.check.twins import run_twin
 from mhakit.backends.cuda.tiles import attention, fragments, scores
 from mhakit.backends.cuda.tiles.layout import Layout
 from mhakit.backends.cuda.tiles.memory import Fault, GlobalMemory, SharedMemory
 from mhakit.backends.cuda.tiles.twin import Twin
-from mhakit.testing import Sizes, assert_within, budget, draw
+from mhakit.testing import Sizes, draw
 
 SIZES = Sizes(1, 1, 1, 70, 150, 64, 64)
 KEYWORDS = {"causal": "bottom_right"}
@@ -31,51 +32,14 @@ def run(machine=Twin):
 
 
 def is_right(machine=Twin):
-    arrays = draw_poisoned()
-    output, lse = run(machine)
-    expected, expected_lse = budget("attention", *arrays, **KEYWORDS)
-    try:
-        assert_within(output, expected)
-        assert_within(lse, expected_lse)
-    except AssertionError:
-        return False
-    return True
-
-
-def without(verb, which, *, replaced=None):
-    """Return a machine that leaves out one call of a verb, the first of a block being 0."""
-
-    class Forgetful(Twin):
-        def __init__(self, *args):
-            super().__init__(*args)
-            self.calls = 0
-
-    def method(self, *args):
-        self.calls += 1
-        if self.calls - 1 == which:
-            return None if replaced is None else replaced(self, *args)
-        return getattr(Twin, verb)(self, *args)
-
-    setattr(Forgetful, verb, method)
-    return Forgetful
+    return is_within_budget(run(machine), draw_poisoned(), KEYWORDS)
 
 
 def calls_of(verb):
-    """Return how often each block calls a verb."""
-    counts = []
-
-    class Counting(Twin):
-        def __init__(self, *args):
-            super().__init__(*args)
-            counts.append(0)
-
-    def method(self, *args):
-        counts[-1] += 1
-        return getattr(Twin, verb)(self, *args)
-
-    setattr(Counting, verb, method)
-    run(Counting)
-    return max(counts)
+    """Return how often the block that calls a verb most calls it."""
+    machine = leaving_out(verb)
+    run(machine)
+    return max(machine.counts)
 
 
 def test_the_kernel_that_mutants_are_made_of_is_right():
@@ -87,20 +51,17 @@ def test_a_missing_barrier_is_found_wherever_it_is():
     assert count >= 6, "the kernel has barriers in its loop and after it"
     for which in [*range(count - 2), count - 1]:
         with pytest.raises(Fault, match="no barrier separates"):
-            run(without("barrier", which))
+            run(leaving_out("barrier", which))
     # the one right after the loop matters where the loop had no turn
     empty, _ = as_problem(*draw(SIZES._replace(S=0), np.float16))
     with pytest.raises(Fault, match="no barrier separates"):
-        run_twin(empty, machine=without("barrier", 0))
+        run_twin(empty, machine=leaving_out("barrier", 0))
 
 
 def test_a_missing_barrier_of_a_vote_is_found():
-    def vote(self, condition):
-        return np.bool_(np.any(condition))
-
     for which in range(calls_of("barrier_any")):
         with pytest.raises(Fault, match="no barrier separates"):
-            run(without("barrier_any", which, replaced=vote))
+            run(leaving_out("barrier_any", which, vote_without_a_barrier))
 
 
 def test_a_copy_that_was_not_waited_for_is_found():
@@ -108,10 +69,10 @@ def test_a_copy_that_was_not_waited_for_is_found():
     assert count >= 4
     for which in range(count - 1):  # the last one has nothing to wait for unless S is 0
         with pytest.raises(Fault, match=r"not waited for|a copy is arriving"):
-            run(without("wait", which))
+            run(leaving_out("wait", which))
     empty, _ = as_problem(*draw(SIZES._replace(S=0), np.float16))
     with pytest.raises(Fault, match=r"a copy is arriving"):
-        run_twin(empty, machine=without("wait", 0))
+        run_twin(empty, machine=leaving_out("wait", 0))
 
 
 def test_a_bound_of_the_copies_off_by_one_is_found(monkeypatch):

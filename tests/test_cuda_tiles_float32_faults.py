@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from material.twins import is_within_budget, leaving_out, vote_without_a_barrier
 from mhakit.api.arguments import as_problem
 from mhakit.backends.cuda.check.twins import run_twin
 from mhakit.backends.cuda.tiles import attention, fma, fragments
@@ -11,7 +12,7 @@ from mhakit.backends.cuda.tiles.memory import Fault
 from mhakit.backends.cuda.tiles.product import ThreeTf32
 from mhakit.backends.cuda.tiles.twin import Twin
 from mhakit.backends.cuda.tiles.variant import Variant
-from mhakit.testing import Sizes, assert_within, budget, draw
+from mhakit.testing import Sizes, draw
 
 SIZES = Sizes(1, 1, 1, 40, 75, 32, 32)
 KEYWORDS = {"causal": "bottom_right"}
@@ -31,29 +32,7 @@ def run(machine=Twin, arrays=None, keywords=KEYWORDS):
 
 def is_right(machine=Twin, arrays=None, keywords=KEYWORDS):
     arrays = drawn() if arrays is None else arrays
-    output, lse = run(machine, arrays, keywords)
-    expected, expected_lse = budget("attention", *arrays, **keywords)
-    try:
-        assert_within(output, expected)
-        assert_within(lse, expected_lse)
-    except AssertionError:
-        return False
-    return True
-
-
-def counting(verb, leaves_out=-1, instead=lambda self, *args: None):
-    """Return a machine that leaves out one call of a verb, and how often it was called."""
-    calls = []
-
-    class Counting(Twin):
-        pass
-
-    def method(self, *args):
-        calls.append(verb)
-        return (instead if len(calls) - 1 == leaves_out else getattr(Twin, verb))(self, *args)
-
-    setattr(Counting, verb, method)
-    return Counting, calls
+    return is_within_budget(run(machine, arrays, keywords), arrays, keywords)
 
 
 def of_one_sign():
@@ -78,35 +57,35 @@ def test_the_kernel_of_fma_that_mutants_are_made_of_is_right(by_fma):
 
 
 def test_a_missing_barrier_is_found_in_the_kernel_of_three_products():
-    machine, calls = counting("barrier")
+    machine = leaving_out("barrier")
     run(machine)
-    assert len(calls) >= 6
+    (calls,) = machine.counts
+    assert calls >= 6
     # the one after the loop matters where the loop had no turn, or where 16 bits are stored
-    for which in range(len(calls) - 1):
+    for which in range(calls - 1):
         with pytest.raises(Fault, match="no barrier separates"):
-            run(counting("barrier", which)[0])
+            run(leaving_out("barrier", which))
 
 
 def test_a_missing_barrier_is_found_in_the_kernel_of_fma(by_fma):
-    machine, calls = counting("barrier")
+    machine = leaving_out("barrier")
     run(machine)
-    assert len(calls) >= 9
+    (calls,) = machine.counts
+    assert calls >= 9
     # the first one has nothing before it but queries, which the second one parts from their use
-    for which in range(1, len(calls)):
+    for which in range(1, calls):
         with pytest.raises(Fault, match="no barrier separates"):
-            run(counting("barrier", which)[0])
+            run(leaving_out("barrier", which))
 
 
 def test_a_missing_barrier_of_a_vote_is_found_in_the_kernel_of_fma(by_fma):
-    def vote(self, condition):
-        return np.bool_(np.any(condition))
-
-    machine, calls = counting("barrier_any")
+    machine = leaving_out("barrier_any")
     run(machine)
-    assert len(calls) == 2, "two tiles hide something"
-    for which in range(len(calls)):
+    (calls,) = machine.counts
+    assert calls == 2, "two tiles hide something"
+    for which in range(calls):
         with pytest.raises(Fault, match="no barrier separates"):
-            run(counting("barrier_any", which, vote)[0])
+            run(leaving_out("barrier_any", which, vote_without_a_barrier))
 
 
 @pytest.mark.parametrize("off", [-1, 1])

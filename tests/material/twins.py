@@ -1,0 +1,48 @@
+"""Twins that leave out calls of a verb, and whether what one gave is right."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mhakit.backends.cuda.tiles.twin import Twin
+from mhakit.testing import assert_within, budget
+
+
+def leaving_out(verb, which=lambda block, call: False, instead=lambda self, *args: None):
+    """Return a machine that does something else at some calls of a verb, and counts all of them.
+
+    ``which`` is the number of a call in every block, or tells of a block of the run and a call of
+    the block, both counted from 0, whether it is one. ``counts`` of the machine has the number of
+    calls of each block.
+    """
+    chosen = which if callable(which) else lambda block, call: call == which
+    counts = []
+
+    class Forgetful(Twin):
+        def __init__(self, *args):
+            super().__init__(*args)
+            counts.append(0)
+
+    def method(self, *args):
+        counts[-1] += 1
+        left_out = chosen(len(counts) - 1, counts[-1] - 1)
+        return (instead if left_out else getattr(Twin, verb))(self, *args)
+
+    Forgetful.counts = counts
+    setattr(Forgetful, verb, method)
+    return Forgetful
+
+
+def vote_without_a_barrier(self, condition):
+    """Do as `barrier_any` does, but for its barrier."""
+    return np.bool_(np.any(condition))
+
+
+def is_within_budget(found, arrays, keywords):
+    """Return whether ``found``, output and lse, is as near to attention as it may be."""
+    try:
+        for one, expected in zip(found, budget("attention", *arrays, **keywords), strict=True):
+            assert_within(one, expected)
+    except AssertionError:
+        return False
+    return True
