@@ -10,7 +10,7 @@ from material.twins import is_within_budget, leaving_out, vote_without_a_barrier
 from mhakit.api.arguments import as_problem
 from mhakit.backends.cuda.check.twins import run_twin
 from mhakit.backends.cuda.tiles import decoding, merging
-from mhakit.backends.cuda.tiles.memory import Fault, GlobalMemory
+from mhakit.backends.cuda.tiles.memory import Fault
 from mhakit.backends.cuda.tiles.segments import SEGMENT, Decoding, decoding_of
 from mhakit.backends.cuda.tiles.twin import Twin
 from mhakit.testing import Sizes, draw
@@ -225,13 +225,3 @@ def test_a_special_that_is_forgotten_or_given_to_others_is_found(monkeypatch):
 
     monkeypatch.setattr(decoding, "add_specials", of_all)
     assert not is_right()
-
-
-def test_scratch_tells_a_read_of_what_nobody_wrote():
-    memory, scratch = GlobalMemory(), np.zeros(8, np.float32)
-    place = memory.add(scratch, scratch=True)
-    memory.write(np.array([place]), np.ones((1, 16), np.uint8))
-    memory.read(np.array([place]), 16)
-    with pytest.raises(Fault, match="a read of scratch that nobody wrote"):
-        memory.read(np.array([place + 16]), 16)
-    memory.check_written()
