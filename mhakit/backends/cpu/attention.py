@@ -39,6 +39,7 @@ from mhakit.backends.cpu.tiles import (
     pack_queries,
     place,
     score_block,
+    seen_in,
     sink_of,
     staged_shape,
     turned_shape,
@@ -167,9 +168,9 @@ def _attend_tile(
     for block in range(begin, stop):
         source = max(block * SOURCES, first)
         rows = min((block + 1) * SOURCES, past) - source
+        spared = all_first <= source and source + rows <= all_past
         score_block(
-            call, real, b, g, source, rows, places, width,
-            all_first <= source and source + rows <= all_past, packed, staged, turned, weights,
+            call, real, b, g, source, rows, places, width, spared, packed, staged, turned, weights,
             LOG2E, score_mod, score_args,
         )  # fmt: skip
         hides = _weigh(real, rows, weights, top, carry, base, total)
@@ -178,10 +179,16 @@ def _attend_tile(
             widen_rows(real, call.kind, row, row_stride, across, rows, E, staged)
             row, row_stride, across = address(staged), staged.strides[0], np.int64(staged.itemsize)
         if hides:
-            accumulate_visible(
-                real, row, across, row_stride, address(weights), address(sums), step, width,
-                E, rows, address(carry),
-            )  # fmt: skip
+            piece = width if spared else VECTOR_BYTES
+            for offset in range(0, width, piece):
+                size, low, high = min(piece, width - offset), 0, rows
+                if not spared:
+                    low, high = seen_in(places, source, rows, offset, size, call.item)
+                accumulate_visible(
+                    real, row + low * row_stride, across, row_stride,
+                    address(weights) + low * step + offset, address(sums) + offset, step, size,
+                    E, high - low, address(carry) + offset,
+                )  # fmt: skip
         else:
             accumulate(
                 real, row, across, row_stride, address(weights), address(sums), step, width,

@@ -13,7 +13,7 @@ from mhakit.backends.cpu.call import SOURCES
 from mhakit.backends.cpu.flags import inlined, optimized, part
 from mhakit.backends.cpu.memory import address, read, read_int64, write
 from mhakit.backends.cpu.rows import load_rows, widen_rows
-from mhakit.backends.cpu.simd import LEAST_BYTES, multiply, tanh
+from mhakit.backends.cpu.simd import LEAST_BYTES, VECTOR_BYTES, multiply, tanh
 from mhakit.backends.cpu.storage import BOOL, FLOAT16, FLOAT32, FLOAT64
 from mhakit.backends.steps import first_visible, past_visible
 
@@ -31,6 +31,7 @@ __all__ = [
     "pack_queries",
     "place",
     "score_block",
+    "seen_in",
     "sink_of",
     "staged_shape",
     "turned_shape",
@@ -100,6 +101,22 @@ def find_span(places):
 
 
 @inlined
+def seen_in(places, source, rows, offset, size, item):
+    """Return which of a block's rows some lane's band shows, of the lanes in a piece of a tile.
+
+    The piece is ``size`` bytes of a row, ``offset`` bytes into it; its rows go by eights.
+    """
+    low, high = rows, 0
+    for lane in range(offset // item, min((offset + size) // item, places.shape[1])):
+        first, past = places[LOW, lane] - source, places[HIGH, lane] - source
+        if first < past:
+            low = min(low, first)
+            high = max(high, past)
+    low, high = max(low, 0) // 8 * 8, min(-(-high // 8) * 8, rows)
+    return low, max(high, low)
+
+
+@inlined
 def sink_of(call, real, h):
     """Return a head's sink, -inf where there are none."""
     if call.sinks == 0:
@@ -151,10 +168,18 @@ def score_block(
     if call.kind >= FLOAT16:
         widen_rows(real, call.kind, row, row_stride, step, rows, D, staged)
         row, row_stride, step = address(staged), staged.strides[0], np.int64(staged.itemsize)
-    multiply(
-        real, row, row_stride, step, address(packed), address(scores), scores.strides[0],
-        width, rows, D, np.int64(0),
-    )  # fmt: skip
+    # a user's function is given true scores, hidden ones too
+    whole = spared or score_mod is not None
+    piece = width if whole else VECTOR_BYTES
+    for offset in range(0, width, piece):
+        size, low, high = min(piece, width - offset), 0, rows
+        if not whole:
+            low, high = seen_in(places, source, rows, offset, size, call.item)
+        place = address(scores) + low * scores.strides[0] + offset
+        multiply(
+            real, row + low * row_stride, row_stride, step, address(packed) + offset, place,
+            scores.strides[0], size, high - low, D, np.int64(0),
+        )  # fmt: skip
     change_scores(
         call, real, b, source, rows, places, spared, turned, scores, unit, score_mod, score_args
     )
