@@ -62,7 +62,9 @@ def library(root, commit):
     )
     made = Path(tempfile.mkdtemp(dir=folder.parent))
     with tarfile.open(fileobj=io.BytesIO(packed.stdout)) as archive:
-        archive.extractall(made, filter="data")
+        if hasattr(tarfile, "data_filter"):  # from Python 3.11.4 on
+            archive.extraction_filter = tarfile.data_filter
+        archive.extractall(made)
     shutil.move(made / "plugins" / "mhakit_builtins", made / "mhakit_builtins")
     entries = tomllib.loads((made / "pyproject.toml").read_text())["project"]["entry-points"]
     told = made / "mhakit-0.dist-info"
