@@ -13,7 +13,7 @@ import numpy as np
 from numba import carray, njit
 from numpy.typing import NDArray
 
-from mhakit.backends.cpu.flags import FLAGS, inlined, part
+from mhakit.backends.cpu.flags import FLAGS, inlined
 from mhakit.backends.cpu.launch import Worker
 from mhakit.backends.cpu.memory import end, line_of, take
 from mhakit.backends.cpu.projection import project
@@ -145,7 +145,7 @@ def _larger(kept, value):
 # at half the speed (bench_combination).
 
 
-@part
+@inlined
 def _add_head(line, head, factor, first):
     """Add one head's (E,) numbers, times one factor, to those of its group."""
     for e in range(line.size):
@@ -154,7 +154,7 @@ def _add_head(line, head, factor, first):
         line[e] = value if first else kept + value
 
 
-@part
+@inlined
 def _add_four_heads(line, head0, head1, head2, head3, f0, f1, f2, f3, first):
     """Add four heads, one after the other, and touch the group once: a third of the time."""
     for e in range(line.size):
@@ -166,7 +166,7 @@ def _add_four_heads(line, head0, head1, head2, head3, f0, f1, f2, f3, first):
         line[e] = value + _weighed(head3[e], f3)
 
 
-@part
+@inlined
 def _add_head_by_element(line, head, factors, first):
     """Add one head's (E,) numbers, each times a factor of its own."""
     for e in range(line.size):
@@ -175,7 +175,7 @@ def _add_head_by_element(line, head, factors, first):
         line[e] = value if first else kept + value
 
 
-@part
+@inlined
 def _max_head(line, head, factor, first):
     """Keep the larger of what a group holds and one head's (E,) numbers times one factor."""
     for e in range(line.size):
@@ -184,7 +184,7 @@ def _max_head(line, head, factor, first):
         line[e] = value if first else _larger(kept, value)
 
 
-@part
+@inlined
 def _max_head_by_element(line, head, factors, first):
     """Keep the larger of what a group holds and one head's (E,) numbers, each times a factor."""
     for e in range(line.size):
@@ -202,7 +202,7 @@ def _enter(calls):
 _run = Worker(_enter, WEIGHING)
 
 
-@part
+@inlined
 def _work(calls, real):
     """Take work items until none is left."""
     call = calls[0]
@@ -215,7 +215,7 @@ def _work(calls, real):
     end(calls)
 
 
-@part
+@inlined
 def _weigh_row(call, real, row):
     """Write each group of one row, weighted and reduced."""
     b, t = row // call.T, row % call.T

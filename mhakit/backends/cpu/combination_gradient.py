@@ -14,7 +14,7 @@ from numba import carray, njit
 from numpy.typing import NDArray
 
 from mhakit.backends.cpu.combination import NANOSECONDS_PER_NUMBER, placed
-from mhakit.backends.cpu.flags import FLAGS, inlined, part
+from mhakit.backends.cpu.flags import FLAGS, inlined
 from mhakit.backends.cpu.launch import Worker
 from mhakit.backends.cpu.memory import end, line_of, take
 from mhakit.backends.cpu.record import HEAD, address_of, pack, records
@@ -184,7 +184,7 @@ def _enter(calls):
 _run = Worker(_enter, PULLING)
 
 
-@part
+@inlined
 def _work(calls, real):
     """Take tiles of rows until none is left."""
     call = calls[0]
@@ -204,7 +204,7 @@ def _work(calls, real):
     end(calls)
 
 
-@part
+@inlined
 def _pull_row(call, real, b, t, slot, kept, winner):
     """Write the gradient of one row's heads, and add that of their weights to a slot."""
     H, T, E, share = call.H, call.T, call.E, call.share

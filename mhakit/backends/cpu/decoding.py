@@ -15,7 +15,7 @@ from numba import carray
 from numpy.typing import NDArray
 
 from mhakit.backends.cpu.call import CALL, SOURCES, estimate, pack
-from mhakit.backends.cpu.flags import inlined, part
+from mhakit.backends.cpu.flags import inlined
 from mhakit.backends.cpu.launch import Worker
 from mhakit.backends.cpu.memory import address, end, fetch_add, pointer, read, take
 from mhakit.backends.cpu.modified import Modified
@@ -96,7 +96,7 @@ def decode(problem: Problem, out: NDArray[Any], *, wants_lse: bool = True) -> ND
     return lse
 
 
-@part
+@inlined
 def _work(calls, real, score_mod, score_args):
     """Take work items until none is left, with scratch made once."""
     call = calls[0]

@@ -8,7 +8,7 @@ from numba import njit
 
 from mhakit.backends.cpu.linking import LinkedOnly
 
-__all__ = ["FLAGS", "FLAGS_ALONE", "inlined", "optimized", "part"]
+__all__ = ["FLAGS", "FLAGS_ALONE", "inlined", "optimized"]
 
 FLAGS: dict[str, Any] = {"fastmath": {"contract"}, "error_model": "numpy", "nogil": True}
 """No ``nnan`` and no ``ninf``, -inf and NaN are data; no ``reassoc``, a row's bits are its own."""
@@ -22,6 +22,3 @@ arrays, whose counting of references would keep the loop around it from being ve
 
 inlined = njit(**FLAGS, no_cpython_wrapper=True, no_cfunc_wrapper=True, pipeline_class=LinkedOnly)
 """Marks a function that kernels call; it is compiled into them and cached with them."""
-
-part = njit(**FLAGS, inline="always")
-"""Marks a stretch of one kernel that has a name of its own: LLVM sees it once, not twice."""

@@ -8,7 +8,7 @@ import numpy as np
 from numba import carray
 from numpy.typing import NDArray
 
-from mhakit.backends.cpu.flags import inlined, part
+from mhakit.backends.cpu.flags import inlined
 from mhakit.backends.cpu.launch import Worker
 from mhakit.backends.cpu.memory import end, read, take, write
 from mhakit.backends.cpu.record import HEAD, UNSTARTED, address_of, records, where
@@ -59,7 +59,7 @@ def merge(
     run_in_slices(_run.of(out_lse.dtype), calls, items, work, unknown=True)
 
 
-@part
+@inlined
 def _work(parts, real):
     """Take work items until none is left."""
     into = parts[0]

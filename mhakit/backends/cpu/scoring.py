@@ -12,7 +12,7 @@ from numba import carray
 from numpy.typing import NDArray
 
 from mhakit.backends.cpu.call import CALL, SOURCES, WRITING, blocks_of, estimate, lanes_for, pack
-from mhakit.backends.cpu.flags import part
+from mhakit.backends.cpu.flags import inlined
 from mhakit.backends.cpu.launch import Worker
 from mhakit.backends.cpu.memory import end, take
 from mhakit.backends.cpu.modified import Modified
@@ -74,7 +74,7 @@ def score(problem: Problem, out: NDArray[Any]) -> None:
         _run_modified.run(problem, call, items, work, blocks=blocks)
 
 
-@part
+@inlined
 def _work(calls, real, score_mod, score_args):
     """Take work items until none is left, with scratch tiles made once."""
     call = calls[0]
@@ -101,7 +101,7 @@ def _work(calls, real, score_mod, score_args):
     end(calls)
 
 
-@part
+@inlined
 def _score_tile(
     call, real, b, head, first_row, places, packed, scores, ones, staged, turned, score_mod,
     score_args,

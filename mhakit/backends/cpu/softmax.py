@@ -11,7 +11,7 @@ import numpy as np
 from numba import carray
 from numpy.typing import NDArray
 
-from mhakit.backends.cpu.flags import inlined, part
+from mhakit.backends.cpu.flags import inlined
 from mhakit.backends.cpu.launch import Worker
 from mhakit.backends.cpu.memory import address, end, take
 from mhakit.backends.cpu.record import HEAD, address_of, pack, records, where
@@ -73,7 +73,7 @@ def normalize(scores: NDArray[Any], sinks: NDArray[Any] | None, out: NDArray[Any
     )  # fmt: skip
 
 
-@part
+@inlined
 def _work(calls, real):
     """Take work items until none is left, with a line made once."""
     call = calls[0]
