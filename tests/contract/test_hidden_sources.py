@@ -79,6 +79,38 @@ def test_1_the_weight_of_a_hidden_source_is_exactly_0_beside_values_of_1e38(back
     )
 
 
+@pytest.mark.parametrize("neighbours", [True, False])
+@pytest.mark.parametrize("function", ["attention", "attention_and_weights", "weighted_sum"])
+def test_1_not_one_number_of_a_hidden_value_is_used(function, neighbours, dtype, backend):
+    """The numbers of a block are looked at by registers and, at the ends, one by one."""
+    sizes = SIZES._replace(E=SIZES.E + 3)
+    query, key, value = draw(sizes, dtype)
+    if not neighbours:
+        value = np.ascontiguousarray(value.swapaxes(2, 3)).swapaxes(2, 3)
+    mask = np.random.default_rng(7).random((sizes.B, sizes.H, sizes.T, sizes.S)) < 0.5
+    weights = mhakit.attention_weights(query, key, mask=mask, backend=backend)
+
+    def attended():
+        if function == "weighted_sum":
+            return mhakit.weighted_sum(weights, value, backend=backend)
+        return call(function, query, key, value, {"mask": mask}, backend)[0]
+
+    clean, ratio = attended(), sizes.H // sizes.G
+    last = sizes.S - 1
+    for s in {0, min(63, last), min(64, last), last}:
+        for e in (0, sizes.E - 1):
+            b, g = s % sizes.B, e % sizes.G
+            kept, value[b, g, s, e] = value[b, g, s, e], np.nan
+            poisoned, looks = attended(), np.zeros(clean.shape, bool)
+            heads = slice(g * ratio, (g + 1) * ratio)
+            looks[b, heads, :, e] = mask[b, heads, :, s]
+            assert np.isnan(poisoned[looks]).all()
+            # the reference sums in another order where something is not finite
+            within = 1e-12 if backend == "reference" else 0
+            np.testing.assert_allclose(poisoned[~looks], clean[~looks], rtol=0, atol=within)
+            value[b, g, s, e] = kept
+
+
 def test_1_a_value_that_is_seen_is_used_even_if_it_is_nan(backend):
     query, key, value = draw(SIZES, np.float32)
     value[0, 0, -1, 3] = np.nan

@@ -14,24 +14,18 @@ from numpy.typing import NDArray
 
 from mhakit.backends.cpu.call import CALL, SOURCES, blocks_of, estimate, lanes_for, pack
 from mhakit.backends.cpu.decoding import TARGETS, decode
-from mhakit.backends.cpu.flags import inlined, part
+from mhakit.backends.cpu.flags import inlined
 from mhakit.backends.cpu.launch import Worker
 from mhakit.backends.cpu.memory import address, end, take
 from mhakit.backends.cpu.modified import Modified
-from mhakit.backends.cpu.rows import store_rows, widen_rows
+from mhakit.backends.cpu.rows import store_rows
 from mhakit.backends.cpu.scratch import laid, release, reserve, state_of, state_size
-from mhakit.backends.cpu.simd import (
-    VECTOR_BYTES,
-    accumulate,
-    accumulate_visible,
-    column_bases,
-    column_weights,
-)
+from mhakit.backends.cpu.simd import VECTOR_BYTES, column_bases, column_weights
 from mhakit.backends.cpu.slices import run_in_slices
-from mhakit.backends.cpu.storage import FLOAT16
 from mhakit.backends.cpu.tiles import (
     HEAD,
     LOG2E,
+    PIECE,
     ROW,
     TARGET,
     fill,
@@ -46,6 +40,7 @@ from mhakit.backends.cpu.tiles import (
     width_of,
     write_lse,
 )
+from mhakit.backends.cpu.values import add_values, leaks, values_from
 from mhakit.problem import Problem
 
 __all__ = ["attend"]
@@ -93,7 +88,7 @@ def attend(problem: Problem, out: NDArray[Any], *, wants_lse: bool = True) -> ND
     return lse
 
 
-@part
+@inlined
 def _work(calls, real, score_mod, score_args):
     """Take work items until none is left, with scratch tiles made once."""
     call = calls[0]
@@ -125,7 +120,7 @@ def _work(calls, real, score_mod, score_args):
     end(calls)
 
 
-@part
+@inlined
 def _attend_tile(
     call, real, b, g, first_row, places, packed, weights, kept, staged, turned, score_mod,
     score_args,
@@ -174,25 +169,20 @@ def _attend_tile(
             LOG2E, score_mod, score_args,
         )  # fmt: skip
         hides = _weigh(real, rows, weights, top, carry, base, total)
-        row, row_stride, across = value + source * call.value_s, call.value_s, call.value_e
-        if call.kind >= FLOAT16:
-            widen_rows(real, call.kind, row, row_stride, across, rows, E, staged)
-            row, row_stride, across = address(staged), staged.strides[0], np.int64(staged.itemsize)
-        if hides:
-            piece = width if spared else VECTOR_BYTES
-            for offset in range(0, width, piece):
-                size, low, high = min(piece, width - offset), 0, rows
-                if not spared:
-                    low, high = seen_in(places, source, rows, offset, size, call.item)
-                accumulate_visible(
-                    real, row + low * row_stride, across, row_stride,
-                    address(weights) + low * step + offset, address(sums) + offset, step, size,
-                    E, high - low, address(carry) + offset,
-                )  # fmt: skip
-        else:
-            accumulate(
-                real, row, across, row_stride, address(weights), address(sums), step, width,
-                E, rows, address(carry),
+        row, row_stride, across = values_from(
+            call, real, value + source * call.value_s, rows, staged
+        )
+        visible = hides and leaks(real, row, row_stride, across, rows, E, call.item)
+        whole = spared or not hides
+        piece = width if whole else PIECE
+        for offset in range(0, width, piece):
+            size, low, high = min(piece, width - offset), 0, rows
+            if not whole:
+                low, high = seen_in(places, source, rows, offset, size, call.item)
+            add_values(
+                real, visible, row + low * row_stride, row_stride, across, high - low, E,
+                address(weights) + low * step + offset, address(sums) + offset, step, size,
+                address(carry) + offset,
             )  # fmt: skip
     if call.past_block * SOURCES >= call.S:
         _repeat_last(used, top, total, sums)

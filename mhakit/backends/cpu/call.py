@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mhakit.backends.cpu.record import HEAD, UNSTARTED, address_of, records, where
-from mhakit.backends.cpu.simd import VECTOR_BYTES
+from mhakit.backends.cpu.simd import COLUMN, VECTOR_BYTES
 from mhakit.backends.cpu.storage import kind_of
 from mhakit.problem import Problem
 
@@ -22,6 +22,9 @@ __all__ = ["CALL", "SOURCES", "WRITING", "blocks_of", "estimate", "lanes_for", "
 Array = NDArray[Any]
 SOURCES = 64
 """Sources in one block, counted from source 0: another number changes the bits of the results."""
+
+_WIDEST = 2 * COLUMN * VECTOR_BYTES if VECTOR_BYTES == 32 else 256
+"""Bytes of a tile's widest row: a tile reads all keys and values, and itself lies in caches."""
 
 WRITING = 1.0
 """Nanoseconds that a score or a weight takes to be written, one that nobody sees too."""
@@ -47,9 +50,15 @@ _BYTES = struct.Struct(f"={len(_INTEGERS)}q2d8x")
 
 
 def lanes_for(rows: int, real: np.dtype[Any]) -> int:
-    """Return how many targets a tile carries: one, two or four registers of them."""
+    """Return how many targets a tile carries: whole registers, no more than the targets fill.
+
+    Tiles are about equally wide, and of the columns that products take at once.
+    """
     lanes = VECTOR_BYTES // real.itemsize
-    return lanes * (1 if rows <= lanes else 2 if rows <= 2 * lanes else 4)
+    registers = max(-(-rows // lanes), 1)
+    tiles = -(-registers * VECTOR_BYTES // _WIDEST)
+    columns = -(-registers // (tiles * COLUMN))
+    return lanes * min(registers, columns * COLUMN)
 
 
 def estimate(problem: Problem) -> float:

@@ -13,7 +13,8 @@ import numpy as np
 from numba import carray
 from numpy.typing import NDArray
 
-from mhakit.backends.cpu.flags import inlined, part
+from mhakit.backends.cpu.call import lanes_for
+from mhakit.backends.cpu.flags import inlined
 from mhakit.backends.cpu.launch import Worker, threads
 from mhakit.backends.cpu.memory import address, end, line_of, take
 from mhakit.backends.cpu.record import HEAD, address_of, pack, records
@@ -85,7 +86,7 @@ def _readable(given: Array, real: np.dtype[Any]) -> Array:
 def _multiply(rows: Array, weight: Array, bias: Array | None, out: Array) -> None:
     n, K = rows.shape
     N, real = weight.shape[1], rows.dtype
-    lanes = 4 * VECTOR_BYTES // real.itemsize
+    lanes = lanes_for(N, real)
     tiles = -(-N // lanes)
     runs = max(-(-n // ROWS), min(-(-4 * threads() // tiles), n // FEWEST))
     few = -(-n // runs // 4) * 4
@@ -104,7 +105,7 @@ def _multiply(rows: Array, weight: Array, bias: Array | None, out: Array) -> Non
     run_in_slices(_run.of(real), calls, items, work, unknown=True, blocks=blocks, state=state)
 
 
-@part
+@inlined
 def _work(calls, real):
     """Take work items until none is left, with scratch tiles made once."""
     call = calls[0]
@@ -129,7 +130,7 @@ def _work(calls, real):
     end(calls)
 
 
-@part
+@inlined
 def _project_tile(call, real, first_row, first, places, tile, bias, sums):
     """Write the columns [first, first + lanes) of a run of rows.
 

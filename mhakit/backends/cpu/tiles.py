@@ -1,4 +1,4 @@
-"""One tile: up to four registers of targets against a block of sources, scores transposed.
+"""One tile: a few registers of targets against a block of sources, scores transposed.
 
 A tile's targets ride in the lanes. `place` says which sources each lane's target sees,
 `pack_queries` lays the queries out as (D, lanes), and `score_block` writes the scores of a block
@@ -10,10 +10,10 @@ from __future__ import annotations
 import numpy as np
 
 from mhakit.backends.cpu.call import SOURCES
-from mhakit.backends.cpu.flags import inlined, optimized, part
+from mhakit.backends.cpu.flags import inlined, optimized
 from mhakit.backends.cpu.memory import address, read, read_int64, write
 from mhakit.backends.cpu.rows import load_rows, widen_rows
-from mhakit.backends.cpu.simd import LEAST_BYTES, VECTOR_BYTES, multiply, tanh
+from mhakit.backends.cpu.simd import COLUMN, LEAST_BYTES, VECTOR_BYTES, multiply, tanh
 from mhakit.backends.cpu.storage import BOOL, FLOAT16, FLOAT32, FLOAT64
 from mhakit.backends.steps import first_visible, past_visible
 
@@ -22,6 +22,7 @@ __all__ = [
     "HIGH",
     "LOG2E",
     "LOW",
+    "PIECE",
     "POSITION",
     "ROW",
     "TARGET",
@@ -45,6 +46,9 @@ LN2 = 0.6931471805599453094
 HEAD, TARGET, POSITION, LOW, HIGH, ROW = range(6)
 """Rows of ``places``, whose columns are lanes: which query head and target a lane carries, the
 target's source position, the sources LOW <= s < HIGH that its band shows, and an address."""
+
+PIECE = VECTOR_BYTES if VECTOR_BYTES == 64 else COLUMN * VECTOR_BYTES
+"""Bytes of a row whose lanes are given the same sources by the products of a border block."""
 
 
 @inlined
@@ -152,7 +156,7 @@ def pack_queries(call, real, b, unit, places, packed):
     load_rows(real, call.kind, places[ROW], call.query_d, call.D, packed, factor)
 
 
-@part
+@inlined
 def score_block(
     call, real, b, g, source, rows, places, width, spared, packed, staged, turned, scores, unit,
     score_mod, score_args,
@@ -170,7 +174,7 @@ def score_block(
         row, row_stride, step = address(staged), staged.strides[0], np.int64(staged.itemsize)
     # a user's function is given true scores, hidden ones too
     whole = spared or score_mod is not None
-    piece = width if whole else VECTOR_BYTES
+    piece = width if whole else PIECE
     for offset in range(0, width, piece):
         size, low, high = min(piece, width - offset), 0, rows
         if not whole:
@@ -185,7 +189,7 @@ def score_block(
     )
 
 
-@part
+@inlined
 def change_scores(
     call, real, b, source, rows, places, spared, turned, scores, unit, score_mod, score_args
 ):
@@ -257,8 +261,8 @@ def _hide_band(real, source, rows, places, scores):
     for i in range(rows):
         s = source + i
         for lane in range(scores.shape[1]):
-            if s < places[LOW, lane] or s >= places[HIGH, lane]:
-                scores[i, lane] = hidden
+            seen = s >= places[LOW, lane] and s < places[HIGH, lane]
+            scores[i, lane] = scores[i, lane] if seen else hidden
 
 
 @inlined
@@ -271,5 +275,5 @@ def _hide_mask(call, real, b, source, rows, places, turned, scores):
     load_rows(real, np.int64(BOOL), places[ROW], call.mask_s, rows, turned, type(real)(1))
     for i in range(rows):
         for lane in range(scores.shape[1]):
-            if turned[i, lane] == type(real)(0):
-                scores[i, lane] = hidden
+            seen = turned[i, lane] != type(real)(0)
+            scores[i, lane] = scores[i, lane] if seen else hidden

@@ -15,22 +15,19 @@ from numba import carray
 from numpy.typing import NDArray
 
 from mhakit.backends.cpu.call import CALL, SOURCES, WRITING, blocks_of, estimate, lanes_for, pack
-from mhakit.backends.cpu.flags import inlined, part
+from mhakit.backends.cpu.flags import inlined
 from mhakit.backends.cpu.launch import Worker
 from mhakit.backends.cpu.memory import address, end, read_int64, take
 from mhakit.backends.cpu.modified import Modified
-from mhakit.backends.cpu.rows import store_rows, widen_rows
+from mhakit.backends.cpu.rows import store_rows
 from mhakit.backends.cpu.scratch import laid, release, reserve, state_of, state_size
 from mhakit.backends.cpu.simd import (
     VECTOR_BYTES,
-    accumulate,
-    accumulate_visible,
     column_tops,
     column_weights_scaled,
     exp2,
 )
 from mhakit.backends.cpu.slices import run_in_slices
-from mhakit.backends.cpu.storage import FLOAT16
 from mhakit.backends.cpu.tiles import (
     HEAD,
     LOG2E,
@@ -45,6 +42,7 @@ from mhakit.backends.cpu.tiles import (
     staged_shape,
     turned_shape,
 )
+from mhakit.backends.cpu.values import add_values, leaks, values_from
 from mhakit.problem import Problem
 
 __all__ = ["weigh"]
@@ -113,7 +111,7 @@ def weigh(
         _run_modified.run(problem, call, items, work, **passes)
 
 
-@part
+@inlined
 def _work(calls, real, score_mod, score_args):
     """Take work items until none is left, with scratch tiles made once."""
     call = calls[0]
@@ -143,7 +141,7 @@ def _work(calls, real, score_mod, score_args):
     end(calls)
 
 
-@part
+@inlined
 def _weigh_tile(
     call, real, b, i, first_row, state, places, packed, columns, room, staged, turned, score_mod,
     score_args,
@@ -283,18 +281,10 @@ def _take_up(kept, source, tile):
 @inlined
 def _add_values(call, real, row, rows, hides, weights, staged, ones, sums):
     """Add the weighted values of a block of sources, the first at ``row``, to the sums."""
+    row, row_stride, across = values_from(call, real, row, rows, staged)
+    visible = hides and leaks(real, row, row_stride, across, rows, call.E, call.item)
     step = call.lanes * call.item
-    row_stride, across = call.value_s, call.value_e
-    if call.kind >= FLOAT16:
-        widen_rows(real, call.kind, row, row_stride, across, rows, call.E, staged)
-        row, row_stride, across = address(staged), staged.strides[0], np.int64(staged.itemsize)
-    if hides:
-        accumulate_visible(
-            real, row, across, row_stride, address(weights), address(sums), step, step,
-            call.E, rows, address(ones),
-        )  # fmt: skip
-    else:
-        accumulate(
-            real, row, across, row_stride, address(weights), address(sums), step, step,
-            call.E, rows, address(ones),
-        )  # fmt: skip
+    add_values(
+        real, visible, row, row_stride, across, rows, call.E, address(weights), address(sums),
+        step, step, address(ones),
+    )  # fmt: skip

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from numba import carray
 from numpy.typing import NDArray
 
 from mhakit.backends.cpu.call import SOURCES, lanes_for
-from mhakit.backends.cpu.flags import part
+from mhakit.backends.cpu.flags import inlined
 from mhakit.backends.cpu.launch import Worker
 from mhakit.backends.cpu.memory import address, end, take
 from mhakit.backends.cpu.record import HEAD, pack, records, where
-from mhakit.backends.cpu.rows import load_rows, store_rows, widen_rows
+from mhakit.backends.cpu.rows import load_rows, store_rows
 from mhakit.backends.cpu.scratch import laid, release, reserve, state_of, state_size
-from mhakit.backends.cpu.simd import accumulate_visible
 from mhakit.backends.cpu.slices import run_in_slices
 from mhakit.backends.cpu.storage import FLOAT16, kind_of
 from mhakit.backends.cpu.tiles import fill
+from mhakit.backends.cpu.values import add_values, leaks, values_from
 from mhakit.problem import computation_dtype
 
 __all__ = ["weigh_values"]
@@ -57,7 +56,7 @@ def weigh_values(weights: NDArray[Any], value: NDArray[Any], out: NDArray[Any]) 
     run_in_slices(_run.of(real), calls, items, work, unknown=True, blocks=blocks, state=state)
 
 
-@part
+@inlined
 def _work(calls, real):
     """Take work items until none is left, with scratch tiles made once."""
     call = calls[0]
@@ -86,7 +85,7 @@ def _work(calls, real):
     end(calls)
 
 
-@part
+@inlined
 def _sum_tile(call, real, b, h, first_row, block, sums, ones, staged, at):
     """Write the sums of targets [first_row, first_row + lanes) of one head.
 
@@ -111,13 +110,13 @@ def _sum_tile(call, real, b, h, first_row, block, sums, ones, staged, at):
             for lane in range(lanes):
                 weight = block[i, lane]
                 block[i, lane] = cast(-0.0) if weight == cast(0) else weight
-        row, row_stride, across = value + source * call.value_s, call.value_s, call.value_e
-        if kind >= FLOAT16:
-            widen_rows(real, kind, row, row_stride, across, rows, E, staged)
-            row, row_stride, across = address(staged), staged.strides[0], np.int64(staged.itemsize)
-        accumulate_visible(
-            real, row, across, row_stride, address(block), address(sums), step, step, E, rows,
-            address(ones),
+        row, row_stride, across = values_from(
+            call, real, value + source * call.value_s, rows, staged
+        )
+        visible = leaks(real, row, row_stride, across, rows, E, call.item)
+        add_values(
+            real, visible, row, row_stride, across, rows, E, address(block), address(sums), step,
+            step, address(ones),
         )  # fmt: skip
     if call.past_block * SOURCES < call.S:
         return

@@ -7,6 +7,7 @@ every layout. ``real`` is any number of the computation dtype: only its type mat
 
 from mhakit.backends.cpu.simd.along import (
     add_weighted_rows,
+    all_finite,
     dot_rows,
     line_top,
     line_weights,
@@ -20,7 +21,13 @@ from mhakit.backends.cpu.simd.columns import (
     tanh,
 )
 from mhakit.backends.cpu.simd.emitter import LEAST_BYTES, VECTOR_BYTES
-from mhakit.backends.cpu.simd.product import accumulate, accumulate_visible, extend, multiply
+from mhakit.backends.cpu.simd.product import (
+    COLUMN,
+    accumulate,
+    accumulate_visible,
+    extend,
+    multiply,
+)
 from mhakit.backends.cpu.simd.transposing import (
     row_from_line,
     rows_to_lines,
@@ -29,11 +36,13 @@ from mhakit.backends.cpu.simd.transposing import (
 )
 
 __all__ = [
+    "COLUMN",
     "LEAST_BYTES",
     "VECTOR_BYTES",
     "accumulate",
     "accumulate_visible",
     "add_weighted_rows",
+    "all_finite",
     "column_bases",
     "column_tops",
     "column_weights",

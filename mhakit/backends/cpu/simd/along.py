@@ -11,7 +11,7 @@ from numba.extending import intrinsic
 
 from mhakit.backends.cpu.simd.emitter import INT64, VECTOR_BYTES, Emitter, loop
 
-__all__ = ["add_weighted_rows", "dot_rows", "line_top", "line_weights"]
+__all__ = ["add_weighted_rows", "all_finite", "dot_rows", "line_top", "line_weights"]
 
 # Queries whose dots are summed at once; and registers of a row, times queries, whose weighted sums
 # stay in registers: AVX2 has 16 of them, AVX-512 and NEON have 32.
@@ -144,8 +144,7 @@ def add_weighted_rows(typing, real, rows, stride, count, weights, line, number, 
                         seen = emit.is_not_hidden(factor)
                         for c in range(C):
                             kept = totals[q * C + c]
-                            added = emit.fma(factor, loaded[c], kept)
-                            following.append(builder.select(seen, added, kept))
+                            following.append(emit.fma_seen(seen, loaded[c], factor, kept))
                     return [builder.add(row, stride), along.plus(place, emit.item), *following]
 
                 begin = [builder.add(rows, offset), ir.Constant(INT64, 0)]
@@ -162,6 +161,46 @@ def add_weighted_rows(typing, real, rows, stride, count, weights, line, number, 
         return context.get_dummy_value()
 
     return types.void(real, *([types.int64] * 9)), codegen
+
+
+@intrinsic
+def all_finite(typing, real, rows, stride, count, width):
+    """Whether ``count`` rows of ``width`` neighbours hold neither NaN nor an infinity."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> Any:
+        _, rows, stride, count, width = args
+        real, found = sig.args[0], []
+        offset: ir.Value = ir.Constant(INT64, 0)
+        for emit in (Emitter(builder, real), Emitter(builder, real, 0)):
+            lanes = ir.Constant(INT64, emit.lanes or 1)
+            size = (emit.lanes or 1) * emit.item
+            turns = builder.udiv(width, lanes)
+            width = builder.sub(width, builder.mul(turns, lanes))
+            first = offset
+
+            def of_row(
+                row: list[ir.Value],
+                emit: Emitter = emit,
+                size: int = size,
+                turns: ir.Value = turns,
+                first: ir.Value = first,
+            ) -> list[ir.Value]:
+                def turn(carried: list[ir.Value]) -> list[ir.Value]:
+                    place, most = carried
+                    return [
+                        builder.add(place, ir.Constant(INT64, size)),
+                        emit.larger_size(emit.load_anywhere(place), most),
+                    ]
+
+                _, most = loop(builder, turns, [builder.add(row[0], first), row[1]], turn)
+                return [builder.add(row[0], stride), most]
+
+            _, most = loop(builder, count, [rows, emit.integer(0)], of_row)
+            found.append(emit.anywhere(emit.is_infinite(most)))
+            offset = builder.mul(turns, ir.Constant(INT64, size))
+        return builder.not_(builder.or_(*found))
+
+    return types.boolean(real, *([types.int64] * 4)), codegen
 
 
 @intrinsic

@@ -9,7 +9,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from mhakit.backends.cpu.simd.emitter import INT64, VECTOR_BYTES, Emitter, loop
+from mhakit.backends.cpu.simd.emitter import INT64, Emitter, loop
+from mhakit.backends.cpu.simd.product import COLUMN
 
 __all__ = [
     "column_bases",
@@ -40,6 +41,34 @@ def column_tops(typing: Any, real: Any, scores: Any, step: Any, rows: Any, tops:
     return types.void(real, *([types.int64] * 4)), codegen
 
 
+# Registers of a row that are done at once, then one by one: their steps do not wait for each other.
+_TOGETHER = (COLUMN, 1)
+
+
+def _by_columns(
+    emit: Emitter,
+    width: ir.Value,
+    carried: list[ir.Value],
+    body: Callable[[ir.Value, int, list[ir.Value]], list[ir.Value]],
+) -> list[ir.Value]:
+    """Emit ``body(offset, registers at once, carried)`` for all of a row of ``width`` bytes."""
+    builder = emit.builder
+    at: list[ir.Value] = [ir.Constant(INT64, 0), *carried]
+    for count in _TOGETHER:
+        size = ir.Constant(INT64, count * emit.size)
+
+        def column(at: list[ir.Value], count: int = count, size: ir.Value = size) -> list[ir.Value]:
+            return [builder.add(at[0], size), *body(at[0], count, at[1:])]
+
+        at = loop(builder, builder.udiv(builder.sub(width, at[0]), size), at, column)
+    return at[1:]
+
+
+def _registers(emit: Emitter, line: ir.Value, count: int) -> list[ir.Value]:
+    """Return the addresses of ``count`` registers that lie one after the other."""
+    return [emit.builder.add(line, ir.Constant(INT64, i * emit.size)) for i in range(count)]
+
+
 @intrinsic
 def column_bases(typing, real, scores, step, width, rows, tops, bases, carries, sums):
     """Raise each lane's top to its column's, and turn its sum over to the new one.
@@ -53,39 +82,44 @@ def column_bases(typing, real, scores, step, width, rows, tops, bases, carries, 
         _, scores, step, width, rows, *lines = args
         emit = Emitter(builder, sig.args[0])
 
-        def register(carried: list[ir.Value]) -> list[ir.Value]:
-            offset, plain = carried
-            top, base, carry, total = (builder.add(line, offset) for line in lines)
-            old = emit.load(top)
+        def column(offset: ir.Value, count: int, carried: list[ir.Value]) -> list[ir.Value]:
+            (plain,) = carried
+            tops, bases, carries, totals = (
+                _registers(emit, builder.add(line, offset), count) for line in lines
+            )
+            olds = [emit.load(top) for top in tops]
 
             def turn(carried: list[ir.Value]) -> list[ir.Value]:
-                row, high, low = carried
-                score = emit.load(row)
-                return [builder.add(row, step), emit.larger(score, high), emit.smaller(score, low)]
+                row, *kept = carried
+                found = [emit.load(place) for place in _registers(emit, row, count)]
+                highs = [emit.larger(x, high) for x, high in zip(found, kept[:count], strict=True)]
+                lows = [emit.smaller(x, low) for x, low in zip(found, kept[count:], strict=True)]
+                return [builder.add(row, step), *highs, *lows]
 
-            begin = [builder.add(scores, offset), old, emit.number(float("inf"))]
-            _, high, low = loop(builder, rows, begin, turn)
-            nothing = builder.fcmp_ordered("==", high, emit.number(float("-inf")))
-            new = builder.select(nothing, emit.number(0.0), high)
-            (factor,) = emit.exp2([builder.fsub(old, new)])
-            emit.store(high, top)
-            emit.store(new, base)
-            emit.store(factor, carry)
-            emit.store(builder.fmul(emit.load(total), factor), total)
-            low = builder.fsub(low, new)
-            odd = builder.fcmp_unordered("<", low, emit.number(emit.least))
-            plain = builder.and_(plain, builder.not_(emit.anywhere(odd)))
-            return [builder.add(offset, ir.Constant(INT64, emit.size)), plain]
+            begin = [builder.add(scores, offset), *olds, *[emit.number(float("inf"))] * count]
+            _, *kept = loop(builder, rows, begin, turn)
+            highs, lows = kept[:count], kept[count:]
+            none = emit.number(float("-inf"))
+            news = [
+                builder.select(builder.fcmp_ordered("==", high, none), emit.number(0.0), high)
+                for high in highs
+            ]
+            factors = emit.exp2(
+                [builder.fsub(old, new) for old, new in zip(olds, news, strict=True)]
+            )
+            for i, factor in enumerate(factors):
+                emit.store(highs[i], tops[i])
+                emit.store(news[i], bases[i])
+                emit.store(factor, carries[i])
+                emit.store(builder.fmul(emit.load(totals[i]), factor), totals[i])
+                low = builder.fsub(lows[i], news[i])
+                odd = builder.fcmp_unordered("<", low, emit.number(emit.least))
+                plain = builder.and_(plain, builder.not_(emit.anywhere(odd)))
+            return [plain]
 
-        registers = builder.udiv(width, ir.Constant(INT64, emit.size))
-        begin = [ir.Constant(INT64, 0), ir.Constant(ir.IntType(1), 1)]
-        return loop(builder, registers, begin, register)[1]
+        return _by_columns(emit, width, [ir.Constant(ir.IntType(1), 1)], column)[0]
 
     return types.boolean(real, *([types.int64] * 8)), codegen
-
-
-# Registers whose weights are made at once, for a row's loads and sums to fit beside them.
-_TOGETHER = (2 if VECTOR_BYTES == 32 else 4, 1)
 
 
 def _column_weights(*, scaled: bool) -> Any:
@@ -99,14 +133,11 @@ def _column_weights(*, scaled: bool) -> Any:
         scores, step, _, rows, bases, sums, _, factor = operands
         factor = emit.spread(factor) if scaled else None
 
-        def registers(line: ir.Value) -> list[ir.Value]:
-            return [builder.add(line, ir.Constant(INT64, i * emit.size)) for i in range(count)]
-
-        tops = [emit.load(place) for place in registers(builder.add(bases, start))]
+        tops = [emit.load(place) for place in _registers(emit, builder.add(bases, start), count)]
 
         def turn(carried: list[ir.Value]) -> list[ir.Value]:
             row, hidden, *totals = carried
-            places = registers(row)
+            places = _registers(emit, row, count)
             weights, hides = emit.weights(
                 [emit.load(place) for place in places], tops, factor, plain=plain
             )
@@ -120,7 +151,8 @@ def _column_weights(*, scaled: bool) -> Any:
         none = ir.Constant(ir.VectorType(ir.IntType(1), emit.lanes), [0] * emit.lanes)
         begin = [builder.add(scores, start), none, *[emit.number(0.0)] * count]
         _, hidden, *totals = loop(builder, rows, begin, turn)
-        for place, total in zip(registers(builder.add(sums, start)), totals, strict=True):
+        places = _registers(emit, builder.add(sums, start), count)
+        for place, total in zip(places, totals, strict=True):
             emit.store(builder.fadd(emit.load(place), total), place)
         return emit.anywhere(hidden)
 
@@ -128,29 +160,21 @@ def _column_weights(*, scaled: bool) -> Any:
     def weights(typing, real, scores, step, width, rows, bases, sums, plain, factor):
         def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> Any:
             emit = Emitter(builder, sig.args[0])
-            start, hidden = ir.Constant(INT64, 0), ir.Constant(ir.IntType(1), 0)
-            for count in _TOGETHER:
-                size = ir.Constant(INT64, count * emit.size)
 
-                def column(
-                    carried: list[ir.Value], count: int = count, size: ir.Value = size
-                ) -> list[ir.Value]:
-                    start, hidden = carried
-                    with builder.if_else(args[7]) as (quick, careful):
-                        with quick:
-                            emit_columns(emit, args[1:], start, count, plain=True)
-                            before = builder.block
-                        with careful:
-                            hides = emit_columns(emit, args[1:], start, count, plain=False)
-                            after = builder.block
-                    found = builder.phi(hides.type)
-                    found.add_incoming(ir.Constant(hides.type, 0), before)
-                    found.add_incoming(hides, after)
-                    return [builder.add(start, size), builder.or_(hidden, found)]
+            def column(start: ir.Value, count: int, carried: list[ir.Value]) -> list[ir.Value]:
+                with builder.if_else(args[7]) as (quick, careful):
+                    with quick:
+                        emit_columns(emit, args[1:], start, count, plain=True)
+                        before = builder.block
+                    with careful:
+                        hides = emit_columns(emit, args[1:], start, count, plain=False)
+                        after = builder.block
+                found = builder.phi(hides.type)
+                found.add_incoming(ir.Constant(hides.type, 0), before)
+                found.add_incoming(hides, after)
+                return [builder.or_(carried[0], found)]
 
-                left = builder.udiv(builder.sub(args[3], start), size)
-                start, hidden = loop(builder, left, [start, hidden], column)
-            return hidden
+            return _by_columns(emit, args[3], [ir.Constant(ir.IntType(1), 0)], column)[0]
 
         return types.boolean(real, *([types.int64] * 6), types.boolean, real), codegen
 

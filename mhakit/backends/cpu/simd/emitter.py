@@ -21,8 +21,8 @@ def vector_bytes() -> int:
 
 
 VECTOR_BYTES = vector_bytes()
-LEAST_BYTES = 16
-"""The part of a register that a tile may end with."""
+LEAST_BYTES = 16 if VECTOR_BYTES == 64 else VECTOR_BYTES
+"""The part of a register that a tile may end with: a quarter of a wide one, or a whole one."""
 
 INT64 = ir.IntType(64)
 _INT32 = ir.IntType(32)
@@ -92,6 +92,15 @@ class Emitter:
         """Return a * b + c, rounded once."""
         return self._call("fma", a, b, c)
 
+    def fma_seen(self, seen: ir.Value, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
+        """Return a * b + c where ``seen``, and c, bit for bit, where it is not and b is -0.0."""
+        if VECTOR_BYTES == 64:  # an instruction that leaves lanes out
+            return self.builder.select(seen, self.fma(a, b, c), c)
+        # 0 * -0.0 added to c is c, and the sum waits for nothing but its own last one
+        bits = self.builder.bitcast(a, self.int_type)
+        bits = self.builder.and_(bits, self.builder.sext(seen, self.int_type))
+        return self.fma(self.builder.bitcast(bits, self.type), b, c)
+
     def load(self, address: ir.Value) -> ir.Value:
         """Return what lies at an aligned address."""
         pointer = self.builder.inttoptr(address, self.type.as_pointer())
@@ -125,8 +134,21 @@ class Emitter:
         """Return a where it is smaller than b, else b: a NaN in a is passed over."""
         return self.builder.select(self.builder.fcmp_ordered("<", a, b), a, b)
 
+    def larger_size(self, number: ir.Value, most: ir.Value) -> ir.Value:
+        """Return the bits of the larger of |number| and what ``most`` has; NaN is above inf."""
+        all_but_sign = self.integer((1 << (self.bits.width - 1)) - 1)
+        bits = self.builder.and_(self.builder.bitcast(number, self.int_type), all_but_sign)
+        return self.builder.select(self.builder.icmp_signed(">", bits, most), bits, most)
+
+    def is_infinite(self, size: ir.Value) -> ir.Value:
+        """Return whether bits as `larger_size` returns them are of no finite number."""
+        infinity = 0x7FF0000000000000 if self.double else 0x7F800000
+        return self.builder.icmp_signed(">=", size, self.integer(infinity))
+
     def anywhere(self, flags: ir.Value) -> ir.Value:
         """Return whether a flag of any lane is set."""
+        if not self.lanes:
+            return flags
         packed = self.builder.bitcast(flags, ir.IntType(self.lanes))
         return self.builder.icmp_unsigned("!=", packed, ir.Constant(packed.type, 0))
 
@@ -188,9 +210,8 @@ class Emitter:
         """
         builder = self.builder
         mantissa, exponent_bias = (52, 1023) if self.double else (23, 127)
-        shifter = self.number(
-            1.5 * 2.0**mantissa
-        )  # adding it rounds to whole and keeps n in the low bits
+        # adding it rounds to whole and keeps n and the exponent's bias in the low bits
+        shifter = self.number(1.5 * 2.0**mantissa + exponent_bias)
         shifted = [builder.fadd(x, shifter) for x in xs]
         whole = [builder.fsub(s, shifter) for s in shifted]
         fs = [builder.fsub(x, n) for x, n in zip(xs, whole, strict=True)]
@@ -202,7 +223,6 @@ class Emitter:
         powers = []
         for s in shifted:
             bits = builder.shl(builder.bitcast(s, self.int_type), self.integer(mantissa))
-            bits = builder.add(bits, self.integer(exponent_bias << mantissa))
             powers.append(builder.bitcast(bits, self.type))
         return powers, totals, fs
 
@@ -246,7 +266,10 @@ def loop(
     carried: list[ir.Value],
     body: Callable[[list[ir.Value]], list[ir.Value]],
 ) -> list[ir.Value]:
-    """Emit ``count`` turns of ``body``, which maps the carried values to their next ones."""
+    """Emit ``count`` turns of ``body``, which maps the carried values to their next ones.
+
+    LLVM is asked not to unroll it: no loop here was faster unrolled, and all compile for longer.
+    """
     entry = builder.block
     head, turn, done = (builder.append_basic_block(name) for name in ("head", "turn", "done"))
     builder.branch(head)
@@ -264,6 +287,13 @@ def loop(
     left.add_incoming(builder.sub(left, ir.Constant(count.type, 1)), builder.block)
     for phi, value in zip(phis, following, strict=True):
         phi.add_incoming(value, builder.block)
-    builder.branch(head)
+    builder.branch(head).set_metadata("llvm.loop", _as_written(builder.module))
     builder.position_at_end(done)
     return phis
+
+
+def _as_written(module: ir.Module) -> ir.MDValue:
+    rule = module.add_metadata([ir.MetaDataString(module, "llvm.loop.unroll.disable")])
+    mark = ir.MDValue(module, [], name=str(len(module.metadata)))
+    mark.operands = (mark, rule)  # by naming itself it is this loop's alone
+    return mark

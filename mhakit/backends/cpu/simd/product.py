@@ -10,14 +10,27 @@ from numba.extending import intrinsic
 
 from mhakit.backends.cpu.simd.emitter import INT64, LEAST_BYTES, VECTOR_BYTES, Emitter, loop
 
-__all__ = ["accumulate", "accumulate_visible", "extend", "multiply"]
+__all__ = ["COLUMN", "accumulate", "accumulate_visible", "extend", "multiply"]
 
-# Registers of lanes, by the bytes of each, and the rows a product takes at once with them: eight or
-# more independent sums, and sums, lanes and one broadcast number fit the registers. AVX2 has 16 of
-# them, AVX-512 and NEON have 32. What is left of a tile's width goes by parts of a register.
-_COLUMNS = [(2 if VECTOR_BYTES == 32 else 4, VECTOR_BYTES, 4), (1, VECTOR_BYTES, 8)]
-if LEAST_BYTES < VECTOR_BYTES:
-    _COLUMNS.append((1, LEAST_BYTES, 8))
+# AVX2 has 16 registers, AVX-512 and NEON have 32.
+_FEW = VECTOR_BYTES == 32
+
+COLUMN = 3 if _FEW else 4
+"""Registers of lanes that a product takes at once."""
+
+
+def _columns(mode: str) -> list[tuple[int, int, int]]:
+    """Return registers of lanes, the bytes of each, and the rows a product takes with them.
+
+    Eight or more independent sums keep a CPU busy; sums, lanes, what hides some of them and one
+    number spread over a register fit the registers there are. What is left of a tile's width goes
+    by one register, and then by a part of one.
+    """
+    wide = 2 if _FEW and mode == "accumulate_visible" else COLUMN
+    columns = [(wide, VECTOR_BYTES, 4), (1, VECTOR_BYTES, 8)]
+    if LEAST_BYTES < VECTOR_BYTES:
+        columns.append((1, LEAST_BYTES, 8))
+    return columns
 
 
 class _Product:
@@ -45,7 +58,7 @@ class _Product:
         """Emit the whole product, the widest columns of registers first."""
         builder = self.builder
         start: ir.Value = ir.Constant(INT64, 0)
-        for vectors, size, many in _COLUMNS:
+        for vectors, size, many in _columns(self.mode):
             count = builder.udiv(builder.sub(self.width, start), ir.Constant(INT64, vectors * size))
             emit = Emitter(builder, self.real, size)
 
@@ -113,18 +126,21 @@ class _Product:
                 for i, place in enumerate(places)
             ]
 
+        hides = self.mode == "accumulate_visible"
+
         def turn(carried: list[ir.Value]) -> list[ir.Value]:
             offset, b_row, *sums = carried
             lanes = [emit.load(self._plus(b_row, v * emit.size)) for v in range(vectors)]
-            seen = [emit.is_not_hidden(lane) for lane in lanes]
+            seen = [emit.is_not_hidden(lane) for lane in lanes] if hides else []
             following = []
             for m in range(rows):
                 number = emit.splat(builder.add(a_rows[m], offset))
                 for v in range(vectors):
                     total = sums[m * vectors + v]
-                    added = emit.fma(number, lanes[v], total)
-                    if self.mode == "accumulate_visible":
-                        added = builder.select(seen[v], added, total)
+                    if hides:
+                        added = emit.fma_seen(seen[v], number, lanes[v], total)
+                    else:
+                        added = emit.fma(number, lanes[v], total)
                     following.append(added)
             return [builder.add(offset, self.a_step), builder.add(b_row, self.step), *following]
 
