@@ -59,7 +59,12 @@ def test_a_variant_compiles_within_its_budget(name, capability):
         ("decoding-bfloat16-D128-16x64-4w", (9, 0)),
         ("decoding-float16-D128-16x64-4w-softcap-bias-mask-score_mod", (8, 0)),
         ("decoding-bfloat16-D64-16x64-4w", (8, 0)),
+        ("decoding-float32-3xtf32-D64-16x32-2w", (8, 0)),
+        ("decoding-float32-3xtf32-D128-16x32-2w-softcap-bias-mask-score_mod", (9, 0)),
+        ("decoding-float32-fma-D128-16x32-2w", (9, 0)),
+        ("decoding-float32-fma-D64-16x32-2w-mask", (7, 5)),
         ("merging-bfloat16-E128", (9, 0)),
+        ("merging-float32-E64", (8, 0)),
     ],
 )
 def test_a_decoding_variant_compiles_within_its_budget(name, capability):
@@ -69,12 +74,24 @@ def test_a_decoding_variant_compiles_within_its_budget(name, capability):
     assert report.registers * v.threads * v.blocks <= 65536
     if name.startswith("merging"):
         return
-    once = 2 * (v.D // 16) + v.E // 8
-    assert counts["mma"] == once + v.E // 8, "the products, and those of specials"
-    chunks = 64 * (v.D + v.E) // 8 // v.threads
-    ahead = (v.stages - 1) * chunks + 64 * v.D // 8 // v.threads
-    queries = -(-16 * v.D // 8 // v.threads)
-    assert counts["cp.async"] == chunks + ahead + queries, "each of the loop's, and those before it"
+    steps = 1 if v.changes and v.product == "3xtf32" else v.D * v.size // 32
+    once = 2 * steps + v.E // 8 * (v.size // 2)
+    products = {"mma": once, "3xtf32": 3 * once, "fma": 0}[v.product]
+    specials = 0 if v.product == "fma" else v.E // 8 * (v.size // 2)
+    assert counts["mma"] >= products + specials
+    if not v.changes:
+        assert counts["mma"] == products + specials, "else the compiler unrolls some more"
+    if v.product == "fma":
+        rows, columns = 2 * v.groups, -(-v.E // 32) * 4
+        least = rows * (2 * 2 * 4 + 2 * 4 * columns)
+        assert counts["fma"] >= least, "two chunks of scores, four sources in two ways"
+    chunks = v.sources * (v.D + v.E) * v.size // 16 // v.threads
+    ahead = (v.stages - 1) * chunks + v.sources * v.D * v.size // 16 // v.threads
+    copies = chunks + ahead - (-16 * v.D * v.size // 16 // v.threads)
+    asynchronous = capability >= (8, 0)
+    assert counts["cp.async"] == (copies if asynchronous else 0), "the loop's, and those before it"
+    if not asynchronous:
+        assert counts["128-bit load"] > copies, "each of which is done at once"
 
 
 @compiles
@@ -146,6 +163,16 @@ def test_a_kernel_for_older_chips_that_uses_tensor_cores_is_found():
     assert [fault.partition(" ")[2] for fault in faults] == [
         "instructions of mma", "instructions of ldmatrix", "instructions of cp.async"
     ]  # fmt: skip
+
+
+@compiles
+def test_asynchronous_copies_that_are_not_made_where_they_could_be_are_found(monkeypatch):
+    from mhakit.backends.cuda.tiles import program
+
+    right = program.Ptx
+    monkeypatch.setattr(program, "Ptx", lambda *given, **how: right(*given, asynchronous=False))
+    variant = variant_named("decoding-float32-fma-D32-16x32-2w")
+    assert faults_of(compile_variant(variant, (8, 0))) == ["no cp.async"]
 
 
 def _double():

@@ -89,6 +89,28 @@ def test_few_targets_are_decoded_and_explained_so(chosen):
     assert (one.order, one.scratch_bytes) == ("1 segment of 256 sources, in order", 2 * 16)
 
 
+def test_how_decoding_multiplies_float32_is_explained(chosen, monkeypatch):
+    arrays = draw(SIZES._replace(T=5, S=600), np.float32)
+    monkeypatch.delenv("MHAKIT_CUDA_FLOAT32", raising=False)
+    plan = chosen(*arrays, causal="bottom_right")
+    assert plan.kernel == "cuda.decoding, tiles by mma.sync, decoding-float32-3xtf32-D64-16x32-2w"
+    assert plan.why == (
+        "T * H / G is 10, all rows that share a key head fit one tile, which tensor cores multiply "
+        "as three products of TF32: each key and value is read once"
+    )
+    assert plan.order == "3 segments of 256 sources, each in order, then merged"
+    assert (plan.tile, plan.threads) == ((16, 32), 64)
+    assert (plan.tiles_full, plan.tiles_border, plan.tiles_skipped) == (4 * 18, 4, 0)
+    assert plan.scratch_bytes == 4 * 2 * 4 * 5 * 3 * (64 + 4) + 2 * 16
+    old = chosen(*arrays, capability=(7, 5))
+    assert old.kernel == "cuda.decoding, tiles by fma, decoding-float32-fma-D64-16x32-2w"
+    assert "one tile, without tensor cores: compute capability 7.5 has no TF32:" in old.why
+    monkeypatch.setenv("MHAKIT_CUDA_FLOAT32", "fma")
+    asked = chosen(*arrays)
+    assert asked.kernel == "cuda.decoding, tiles by fma, decoding-float32-fma-D64-16x32-2w"
+    assert "without tensor cores, as MHAKIT_CUDA_FLOAT32 asks:" in asked.why
+
+
 def test_arrays_of_the_host_are_judged_as_they_will_lie_on_the_device(chosen):
     query, _, value = draw(SIZES, HALF)
     odd = np.zeros((2, 2, 150, 67), HALF)[..., 1:65]

@@ -1,19 +1,27 @@
 """Decoding on CUDA: the kernels' own source, run by NumPy twins, against the float64 reference."""
 
-import ml_dtypes
 import numpy as np
 import pytest
 
+from material.twins import KINDS
 from mhakit.api.arguments import as_problem
 from mhakit.backends import reference
 from mhakit.backends.cuda.check.twins import run_twin
-from mhakit.backends.cuda.tiles import decoding_refusal
+from mhakit.backends.cuda.tiles import decoding, decoding_refusal
+from mhakit.backends.cuda.tiles.call import ASKED
 from mhakit.backends.cuda.tiles.segments import SEGMENT, decoding_of
 from mhakit.backends.cuda.tiles.twin import Twin
 from mhakit.testing import Sizes, assert_within, budget, draw
 
-HALF = np.dtype(ml_dtypes.bfloat16)
-SIZES = Sizes(2, 4, 2, 3, SEGMENT + 44, 64, 64)
+SIZES = Sizes(2, 4, 2, 3, SEGMENT + 44, 32, 32)
+
+
+@pytest.fixture(params=["bfloat16", "3xtf32", "fma"])
+def dtype(request, monkeypatch):
+    """What is decoded, and of float32 each way to multiply, asked for as a user does."""
+    kind, asked = KINDS[request.param]
+    monkeypatch.setenv(ASKED, asked)
+    return kind
 
 
 def distant(score, b, h, t, s, slope):
@@ -76,49 +84,51 @@ def assert_same_bits(some, others):
 
 
 @pytest.mark.parametrize("name", KEYWORDS)
-def test_every_keyword_stays_in_the_budget(name):
-    assert_right(SIZES, HALF, **KEYWORDS[name])
+def test_every_keyword_stays_in_the_budget(name, dtype):
+    assert_right(SIZES, dtype, **KEYWORDS[name])
 
 
+@pytest.mark.parametrize("dtype", KINDS, indirect=True)
 @pytest.mark.parametrize("width", [32, 64, 80, 96, 128, 256])
-def test_every_width_stays_in_the_budget(width):
-    for dtype, sources in ((HALF, 130), (np.float16, SEGMENT + 1)):
-        assert_right(Sizes(1, 2, 1, 1, sources, width, width), dtype, causal="bottom_right")
+def test_every_width_stays_in_the_budget(width, dtype):
+    E = min(width, 128) if dtype.itemsize == 4 else width
+    assert_right(Sizes(1, 2, 1, 1, SEGMENT + 1, width, E), dtype, causal="bottom_right")
 
 
-@pytest.mark.parametrize(("D", "E"), [(64, 128), (128, 64), (32, 256), (96, 80)])
-def test_values_may_have_another_width(D, E):
-    assert_right(Sizes(1, 1, 1, 2, SEGMENT + 70, D, E), HALF, window=(100, 0), query_offset=280)
+@pytest.mark.parametrize(("D", "E"), [(64, 128), (128, 64), (256, 32), (96, 80)])
+def test_values_may_have_another_width(D, E, dtype):
+    assert_right(Sizes(1, 1, 1, 2, SEGMENT + 70, D, E), dtype, window=(100, 0), query_offset=280)
 
 
-@pytest.mark.parametrize("S", [1, 63, 64, 65, SEGMENT, SEGMENT + 1, 2 * SEGMENT, 2 * SEGMENT + 65])
-def test_remainders_of_tiles_and_segments_stay_in_the_budget(S):
-    assert_right(Sizes(1, 1, 1, 2, S, 32, 32), HALF, causal="bottom_right")
+@pytest.mark.parametrize("S", [1, 33, 63, 64, 65, SEGMENT, SEGMENT + 1, 2 * SEGMENT + 65])
+def test_remainders_of_tiles_and_segments_stay_in_the_budget(S, dtype):
+    assert_right(Sizes(1, 1, 1, 2, S, 32, 32), dtype, causal="bottom_right")
 
 
 @pytest.mark.parametrize("by", [-1, 0, 1])
-def test_spans_that_begin_and_end_at_the_edge_of_a_segment_stay_in_the_budget(by):
+def test_spans_that_begin_and_end_at_the_edge_of_a_segment_stay_in_the_budget(by, dtype):
     first, position = SEGMENT + by, 2 * SEGMENT - 1 + by
     sizes = Sizes(1, 1, 1, 1, 3 * SEGMENT, 32, 32)
-    assert_right(sizes, HALF, window=(position - first, 0), query_offset=position)
+    assert_right(sizes, dtype, window=(position - first, 0), query_offset=position)
 
 
 @pytest.mark.parametrize(("H", "G", "T"), [(16, 1, 1), (2, 2, 16), (3, 1, 5), (5, 1, 3), (1, 1, 1)])
-def test_rows_of_all_heads_and_targets_find_their_places(H, G, T):
+def test_rows_of_all_heads_and_targets_find_their_places(H, G, T, dtype):
     bias = random(1, H, T, 90)
     sinks = random(H)
-    assert_right(Sizes(1, H, G, T, 90, 32, 32), HALF, bias=bias, sinks=sinks, causal="bottom_right")
+    sizes = Sizes(1, H, G, T, 90, 32, 32)
+    assert_right(sizes, dtype, bias=bias, sinks=sinks, causal="bottom_right")
 
 
-def test_no_source_or_no_target_is_no_trouble():
+def test_no_source_or_no_target_is_no_trouble(dtype):
     for T, sources in ((3, 0), (0, 5)):
-        output, lse = decode(draw(Sizes(1, 2, 1, T, sources, 64, 64), HALF))
+        output, lse = decode(draw(Sizes(1, 2, 1, T, sources, 64, 64), dtype))
         assert not output.astype(float).any()
         assert (lse == -np.inf).all()
 
 
-def test_a_row_has_the_same_bits_whatever_is_around_it():
-    query, key, value = draw(Sizes(2, 4, 2, 4, 520, 64, 64), HALF, seed=6)
+def test_a_row_has_the_same_bits_whatever_is_around_it(dtype):
+    query, key, value = draw(Sizes(2, 4, 2, 4, 520, 32, 32), dtype, seed=6)
     keywords = {"window": (300, 0), "softcap": 4.0, "sinks": SINKS}
     whole = decode((query, key, value), **keywords, query_offset=516)
     for b, h, t in ((0, 0, slice(0, 1)), (1, 3, slice(1, 4))):
@@ -129,9 +139,9 @@ def test_a_row_has_the_same_bits_whatever_is_around_it():
         assert_same_bits([x[0, 0] for x in part], [x[b, h, t] for x in whole])
 
 
-def test_sources_that_do_not_exist_change_no_bit_and_no_sum_of_theirs_is_made():
+def test_sources_that_do_not_exist_change_no_bit_and_no_sum_of_theirs_is_made(dtype):
     for count in (60, SEGMENT, SEGMENT + 9):
-        query, key, value = draw(Sizes(1, 2, 1, 2, count, 32, 32), HALF, seed=2)
+        query, key, value = draw(Sizes(1, 2, 1, 2, count, 32, 32), dtype, seed=2)
         short = decode((query, key, value), sinks=SINKS[:2])
         more = [np.pad(x, ((0, 0), (0, 0), (0, 600), (0, 0))) for x in (key, value)]
         for x in more:
@@ -160,10 +170,10 @@ def seen_by(keywords, sizes):
 
 
 @pytest.mark.parametrize("rule", HIDING)
-def test_a_hidden_source_never_reaches_the_output(rule):
+def test_a_hidden_source_never_reaches_the_output(rule, dtype):
     """Whoever sees the poison has it, the others keep their bits."""
     keywords, poisons = HIDING[rule], ((33, np.nan), (45, np.inf), (241, -np.inf), (S - 1, np.nan))
-    query, key, value = draw(FEW, HALF, seed=9)
+    query, key, value = draw(FEW, dtype, seed=9)
     clean, clean_lse = decode((query, key, value), **keywords)
     for s, poison in poisons:
         value[:, :, s, 5 : 5 + s % 7 + 1] = poison
@@ -182,18 +192,19 @@ def test_a_hidden_source_never_reaches_the_output(rule):
 
 
 @pytest.mark.parametrize("width", [32, 80, 128, 256])
-def test_specials_are_sorted_out_however_many_tiles_are_under_way(width):
-    query, key, value = draw(Sizes(1, 2, 1, 2, 194, width, width), HALF, seed=9)
+def test_specials_are_sorted_out_however_many_tiles_are_under_way(width, dtype):
+    E = min(width, 128) if dtype.itemsize == 4 else width
+    query, key, value = draw(Sizes(1, 2, 1, 2, 194, width, E), dtype, seed=9)
     for s, poison in ((3, np.nan), (70, np.inf), (193, -np.inf)):
-        value[0, 0, s, s % width :: 17] = poison
+        value[0, 0, s, s % E :: 17] = poison
     output, _ = decode((query, key, value), window=(150, 0), query_offset=192)
     expected, _ = budget("attention", query, key, value, window=(150, 0), query_offset=192)
     assert_within(output, expected)
     assert np.isinf(output.astype(float)).any()
 
 
-def test_infinities_of_both_signs_make_nan_for_those_who_see_both():
-    query, key, value = draw(Sizes(1, 1, 1, 4, 400, 64, 64), HALF, seed=3)
+def test_infinities_of_both_signs_make_nan_for_those_who_see_both(dtype):
+    query, key, value = draw(Sizes(1, 1, 1, 4, 400, 64, 64), dtype, seed=3)
     value[0, 0, 10, 7], value[0, 0, 398, 7] = np.inf, -np.inf
     output, _ = decode((query, key, value), causal="bottom_right")
     column = output[0, 0, :, 7].astype(float)
@@ -202,8 +213,19 @@ def test_infinities_of_both_signs_make_nan_for_those_who_see_both():
     assert np.isfinite(np.delete(output[0, 0], 7, axis=1).astype(float)).all()
 
 
-def test_strides_and_layouts_are_read_where_they_lie():
-    arrays = draw(Sizes(2, 3, 3, 2, 260, 32, 32), HALF, seed=2)
+def test_an_infinity_that_a_later_weight_outweighs_stays_one(dtype):
+    """Of another tile of its segment, or of another segment."""
+    for outweighing in (200, 300):
+        query, key, value = draw(Sizes(1, 1, 1, 1, 310, 32, 32), dtype, seed=4)
+        key[0, 0, outweighing] = 30 * query[0, 0, 0]
+        value[0, 0, 5, 3] = np.inf
+        output, _ = decode((query, key, value))
+        assert output[0, 0, 0, 3] == np.inf
+        assert np.isfinite(np.delete(output[0, 0, 0].astype(float), 3)).all()
+
+
+def test_strides_and_layouts_are_read_where_they_lie(dtype):
+    arrays = draw(Sizes(2, 3, 3, 2, 260, 32, 32), dtype, seed=2)
     straight = decode(arrays)
     turned = [np.ascontiguousarray(x.swapaxes(1, 2)) for x in arrays]
     wide = [np.repeat(x, 2, axis=1)[:, ::2] for x in turned]
@@ -212,7 +234,7 @@ def test_strides_and_layouts_are_read_where_they_lie():
 
 
 @pytest.mark.parametrize("length", [SEGMENT + 40, 70])
-def test_every_key_and_value_that_is_seen_is_read_once_and_no_other(length):
+def test_every_key_and_value_that_is_seen_is_read_once_and_no_other(length, dtype):
     moved = []
 
     class Counting(Twin):
@@ -221,34 +243,21 @@ def test_every_key_and_value_that_is_seen_is_read_once_and_no_other(length):
             super().copy(shared, address, visible)
 
     B, H, G, T, _, D, E = sizes = Sizes(1, 8, 2, 2, 700, 64, 32)
-    decode(draw(sizes, HALF), machine=Counting, key_lengths=[length])
-    queries = -(-length // SEGMENT) * B * H * T * D * 2
-    assert sum(moved) == B * G * length * (D + E) * 2 + queries
+    decode(draw(sizes, dtype), machine=Counting, key_lengths=[length])
+    queries = -(-length // SEGMENT) * B * H * T * D
+    assert sum(moved) == (B * G * length * (D + E) + queries) * dtype.itemsize
 
 
-def test_tiles_that_nobody_sees_are_not_begun():
-    begun = []
+def test_tiles_that_nobody_sees_are_not_begun(dtype, monkeypatch):
+    begun, right = [], decoding.hides
 
-    class Counting(Twin):
-        def load_matrices(self, address, *, transposed):
-            begun.append(transposed)
-            return super().load_matrices(address, transposed=transposed)
+    def hides(m, variant, place, tile):
+        begun.append(int(tile) * variant.sources)
+        return right(m, variant, place, tile)
 
-    arrays = draw(Sizes(1, 2, 1, 2, 900, 32, 32), HALF)
-    decode(arrays, machine=Counting, window=(399, 0), query_offset=699)
-    # sources 300 to 700: tiles 4 to 10 of 15, in the second and third of four segments
-    assert sum(begun) == 7 * 32 // 16
-
-
-def test_what_decoding_does_not_take_has_a_reason():
-    def ask(sizes, dtype=np.float16, **keywords):
-        return decoding_refusal(as_problem(*draw(sizes, dtype), **keywords)[0], (9, 0))
-
-    assert ask(SIZES) is None
-    assert ask(SIZES._replace(T=9)) == "T * H / G is 18, decoding takes 16 at most"
-    assert ask(SIZES, np.float32) == ("the dtype is float32, decoding takes bfloat16 and float16")
-    assert ask(SIZES._replace(D=48)) == (
-        "D is 48, tile kernels of float16 take 32, 64, 80, 96, 128, 256"
-    )
-    wide = SIZES._replace(D=256, S=20)
-    assert ask(wide, mask=mask_for(wide)) is None
+    monkeypatch.setattr(decoding, "hides", hides)
+    arrays = draw(Sizes(1, 2, 1, 2, 900, 32, 32), dtype)
+    decode(arrays, window=(399, 0), query_offset=699)
+    # sources 300 to 700, in the second and third of four segments
+    apart = 64 if dtype.itemsize == 2 else 32
+    assert begun == [*range(300 // apart * apart, 701, apart)]

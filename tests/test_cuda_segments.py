@@ -7,18 +7,24 @@ import pytest
 
 from material.budgets import budget_of
 from mhakit.api.arguments import as_problem
+from mhakit.backends.cuda.tiles import decoding_refusal
+from mhakit.backends.cuda.tiles.call import ASKED
 from mhakit.backends.cuda.tiles.memory import GlobalMemory
 from mhakit.backends.cuda.tiles.merging import merge
 from mhakit.backends.cuda.tiles.segments import (
     SEGMENT,
     Decoding,
+    FmaDecoding,
     Merging,
     decoding_of,
     launches_of,
     parts_shape,
 )
 from mhakit.backends.cuda.tiles.twin import Twin
-from mhakit.testing import assert_within
+from mhakit.errors import ParameterError
+from mhakit.testing import Sizes, assert_within, draw
+
+SIZES = Sizes(2, 4, 2, 3, 300, 64, 64)
 
 
 def test_scratch_is_small_and_one_segment_needs_none():
@@ -35,15 +41,70 @@ def test_scratch_is_small_and_one_segment_needs_none():
     assert [blocks for _, blocks in launches] == [8 * 65536 // SEGMENT, 32 * 128 // 16]
 
 
-def test_three_blocks_and_bytes_enough_are_under_way_on_a_multiprocessor():
+def kernel(product, D, E):
+    return {
+        "mma": Decoding("bfloat16", D, E, 16, 4),
+        "3xtf32": Decoding("float32", D, E, 16, 2, product="3xtf32"),
+        "fma": FmaDecoding("float32", D, E, 16, 2, product="fma"),
+    }[product]
+
+
+@pytest.mark.parametrize("product", ["mma", "3xtf32", "fma"])
+def test_bytes_enough_are_under_way_on_a_multiprocessor(product):
     """At 3.35 TB/s, 132 of them and 1 microsecond, 25 KB must be."""
     for D in (64, 128):
-        variant = Decoding("bfloat16", D, D, 16, 4)
+        variant = kernel(product, D, D)
         assert variant.blocks * (variant.shared_bytes + 1024) <= 228 * 1024
         under_way = variant.blocks * (2 * variant.stages - 1) * variant.stage_bytes // 2
-        assert under_way >= 4 * 25_000
-    for D, E in ((32, 32), (80, 80), (96, 96), (256, 256), (32, 256), (256, 32)):
-        assert Decoding("float16", D, E, 16, 4).shared_bytes <= 99 * 1024, "what every block has"
+        assert under_way >= 2.5 * 25_000
+    widest = 256 if product == "mma" else 128
+    for D, E in ((32, 32), (80, 80), (96, 96), (256, widest), (32, widest), (256, 32)):
+        assert kernel(product, D, E).shared_bytes <= 99 * 1024, "what every block has"
+
+
+def test_what_decoding_does_not_take_has_a_reason(monkeypatch):
+    def ask(sizes, dtype=np.float16, capability=(9, 0), **keywords):
+        return decoding_refusal(as_problem(*draw(sizes, dtype), **keywords)[0], capability)
+
+    assert ask(SIZES) is None
+    assert ask(SIZES._replace(T=9)) == "T * H / G is 18, decoding takes 16 at most"
+    assert ask(SIZES, np.float64).startswith("the dtype is float64, tile kernels take bfloat16")
+    assert ask(SIZES._replace(D=48)) == (
+        "D is 48, tile kernels of float16 take 32, 64, 80, 96, 128, 256"
+    )
+    wide = SIZES._replace(D=256, S=20)
+    assert ask(wide, mask=np.ones(20, bool)) is None
+    for asked in ("", "fma"):
+        monkeypatch.setenv(ASKED, asked)
+        for D, capability in ((256, (9, 0)), (256, (8, 9)), (256, (7, 0)), (128, (7, 5))):
+            assert ask(SIZES._replace(D=D, E=128), np.float32, capability) is None
+        assert ask(SIZES._replace(D=256, E=128), np.float32, (7, 5)) == (
+            "D = 256 and E = 128 take 67584 bytes of shared memory, a block of compute capability "
+            "7.5 has 65536"
+        )
+        assert ask(SIZES._replace(E=256), np.float32) == (
+            "an E of 256 in float32 does not fit the registers of a decoding kernel"
+        )
+        assert ask(SIZES, np.float32, (6, 1)) == (
+            "the device has compute capability 6.1, tile kernels of float32 need 7.0"
+        )
+        assert ask(SIZES._replace(D=48), np.float32) == (
+            "D is 48, tile kernels of float32 take 32, 64, 80, 96, 128, 256"
+        )
+
+
+def test_what_is_asked_for_by_the_environment_is_what_decodes(monkeypatch):
+    problem, _ = as_problem(*draw(SIZES, np.float32))
+    monkeypatch.delenv(ASKED, raising=False)
+    assert decoding_of(problem, (8, 0)).name == "decoding-float32-3xtf32-D64-16x32-2w"
+    assert decoding_of(problem, (7, 5)).name == "decoding-float32-fma-D64-16x32-2w"
+    monkeypatch.setenv(ASKED, "fma")
+    assert decoding_of(problem, (8, 0)).name == "decoding-float32-fma-D64-16x32-2w"
+    half, _ = as_problem(*draw(SIZES, np.float16))
+    assert decoding_of(half, (8, 0)).product == "mma"
+    monkeypatch.setenv(ASKED, "tf32")
+    with pytest.raises(ParameterError, match="MHAKIT_CUDA_FLOAT32 must be fma or not set, got 'tf"):
+        decoding_of(problem, (8, 0))
 
 
 def merged(parts, first, past, sinks=None):

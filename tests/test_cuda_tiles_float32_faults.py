@@ -6,7 +6,7 @@ import pytest
 from material.twins import is_within_budget, leaving_out, vote_without_a_barrier
 from mhakit.api.arguments import as_problem
 from mhakit.backends.cuda.check.twins import run_twin
-from mhakit.backends.cuda.tiles import attention, fma, fragments
+from mhakit.backends.cuda.tiles import attention, fma, fragments, softmax
 from mhakit.backends.cuda.tiles.call import ASKED
 from mhakit.backends.cuda.tiles.memory import Fault
 from mhakit.backends.cuda.tiles.product import ThreeTf32
@@ -198,10 +198,9 @@ def test_a_hidden_value_that_is_multiplied_is_found(monkeypatch, name):
 def test_a_hidden_weight_that_nobody_can_tell_from_a_small_one_is_found(by_fma, monkeypatch):
     right = fma.store_weights
 
-    def unmarked(m, variant, scores, weights):
-        right(
-            m, variant, [[[x * 0.0 for x in four] for four in group] for group in scores], weights
-        )
+    def unmarked(m, variant, layout, scores, weights):
+        finite = [[[x * 0.0 for x in four] for four in group] for group in scores]
+        right(m, variant, layout, finite, weights)
 
     monkeypatch.setattr(fma, "store_weights", unmarked)
     assert not is_right()
@@ -212,5 +211,5 @@ def test_an_infinity_that_a_later_weight_outweighs_stays_one(by_fma, monkeypatch
     key[0, 0, 60] = 30 * query[0, 0, -1]
     value[0, 0, 5, 3] = np.inf
     assert is_right(arrays=(query, key, value))
-    monkeypatch.setattr(fma, "_LEAST", 0.0)
+    monkeypatch.setattr(softmax, "_LEAST", 0.0)
     assert not is_right(arrays=(query, key, value))

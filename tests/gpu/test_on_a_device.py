@@ -80,6 +80,7 @@ def test_a_poisoned_output_is_written_throughout_and_a_run_repeats_itself(dtype)
         "float32-3xtf32-D128-64x32-4w-softcap-bias-mask-score_mod",
         "decoding-bfloat16-D128-16x64-4w",
         "decoding-float16-D64-16x64-4w-softcap-bias-mask-score_mod",
+        "decoding-float32-3xtf32-D128-16x32-2w", "decoding-float32-fma-D64-16x32-2w-mask",
     ],
 )  # fmt: skip
 def test_a_tile_kernel_keeps_the_budget_and_repeats_itself(name):
@@ -111,15 +112,17 @@ def test_what_no_tf32_holds_is_treated_as_float32_is(asked, monkeypatch):
         assert_within(to_host(lse, np.dtype(np.float32)), expected_lse, f"lse of {special}")
 
 
-def test_a_long_cache_is_decoded_alike_in_every_run_and_its_end_never_read():
-    query, key, value = draw(Sizes(2, 8, 2, 3, 5000, 64, 64), np.float16)
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_a_long_cache_is_decoded_alike_in_every_run_and_its_end_never_read(dtype):
+    query, key, value = draw(Sizes(2, 8, 2, 3, 5000, 64, 64), dtype)
     key[:, :, 4321:] = value[:, :, 4321:] = np.nan
     keywords = {"key_lengths": [4321, 77], "causal": "bottom_right"}
     expected, expected_lse = budget("attention", query, key, value, **keywords)
     there = [to_numba(array) for array in (query, key, value)]
     runs = [mhakit.attention(*there, **keywords, return_lse=True) for _ in range(3)]
     output, lse = (
-        to_host(result, np.dtype(kind)) for result, kind in zip(runs[0], "ef", strict=True)
+        to_host(result, np.dtype(kind))
+        for result, kind in zip(runs[0], (dtype, np.float32), strict=True)
     )
     assert_within(output, expected, "output")
     assert_within(lse, expected_lse, "lse")

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import ml_dtypes
 import numpy as np
 
 from mhakit.backends.cuda.tiles.twin import Twin
 from mhakit.testing import assert_within, budget
+
+KINDS = {
+    "bfloat16": (np.dtype(ml_dtypes.bfloat16), ""), "float16": (np.dtype(np.float16), ""),
+    "3xtf32": (np.dtype(np.float32), ""), "fma": (np.dtype(np.float32), "fma"),
+}  # fmt: skip
+"""What tile kernels multiply: a dtype, and what the environment asks for."""
 
 
 def leaving_out(verb, which=lambda block, call: False, instead=lambda self, *args: None):

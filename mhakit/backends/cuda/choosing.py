@@ -30,12 +30,7 @@ def choose(problem: Problem, out: Any = None) -> Choice:
         return _plain("Numba's simulator has no tensor cores")
     undecoded = decoding.refusal(problem, capability, out)
     if undecoded is None:
-        rows = f"T * H / G is {decoding.rows_of(problem)}"
-        return Choice(
-            decoding.attend,
-            decoding.describe,
-            f"{rows}, all rows that share a key head fit one tile: each key and value is read once",
-        )
+        return Choice(decoding.attend, decoding.describe, decoding.reason(problem))
     reason = tiled_attention.refusal(problem, capability, out)
     if reason is None:
         return Choice(

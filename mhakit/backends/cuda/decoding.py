@@ -14,10 +14,9 @@ from mhakit.backends.cuda.tiles.segments import (
     rows_of,
     segments_of,
 )
-from mhakit.backends.cuda.tiles.variant import SOURCES
 from mhakit.problem import Problem
 
-__all__ = ["attend", "describe", "refusal", "rows_of"]
+__all__ = ["attend", "describe", "reason", "refusal"]
 
 
 def attend(problem: Problem, out: Any, *, wants_lse: bool = True) -> Any:
@@ -35,18 +34,27 @@ def refusal(problem: Problem, capability: tuple[int, int], out: Any = None) -> s
     return tiled_attention.refusal(problem, capability, out, judge=tiles.decoding_refusal)
 
 
+def reason(problem: Problem) -> str:
+    """Return why it is decoding that takes a problem, and how it multiplies."""
+    return (
+        f"T * H / G is {rows_of(problem)}, all rows that share a key head fit one tile"
+        f"{tiled_attention.way_to_multiply(problem)}: each key and value is read once"
+    )
+
+
 def describe(problem: Problem) -> dict[str, Any]:
     """Return what `attend` would do with this problem, but for the reason."""
-    variant, parts = decoding_of(problem), parts_shape(problem)
+    variant = decoding_of(problem, tiled_attention.capability_of(problem))
+    parts = parts_shape(problem)
     B, H = problem.query.shape[:2]
     G, S = problem.key.shape[1:3]
-    tile, segments = (ROWS, SOURCES), segments_of(S)
+    tile, segments = (ROWS, variant.sources), segments_of(S)
     order = f"1 segment of {SEGMENT} sources, in order"
     if segments > 1:
         order = f"{segments} segments of {SEGMENT} sources, each in order, then merged"
     counts = attention.count_tiles(problem, tile, hides_anywhere=variant.hides_anywhere)
     return {
-        "kernel": f"cuda.decoding, tiles by mma.sync, {variant.name}",
+        "kernel": f"cuda.decoding, tiles by {tiled_attention.means_of(variant)}, {variant.name}",
         "order": order,
         "threads": variant.threads,
         "lanes": 1,

@@ -11,11 +11,28 @@ from mhakit.backends.cuda import attention, memory, presence, tiles
 from mhakit.backends.cuda.calling import Call
 from mhakit.backends.cuda.launch import naming
 from mhakit.backends.cuda.memory import core_of
-from mhakit.backends.cuda.tiles.call import ASKED, View, asks_for_fma, variant_of, view_of
+from mhakit.backends.cuda.tiles.call import (
+    ASKED,
+    View,
+    asks_for_fma,
+    product_for,
+    variant_of,
+    view_of,
+)
+from mhakit.backends.cuda.tiles.variant import Variant
 from mhakit.device import DeviceArray
 from mhakit.problem import Problem
 
-__all__ = ["attend", "describe", "reason", "refusal", "run"]
+__all__ = [
+    "attend",
+    "capability_of",
+    "describe",
+    "means_of",
+    "reason",
+    "refusal",
+    "run",
+    "way_to_multiply",
+]
 
 _GIVEN = ("query", "key", "value", "mask", "bias", "sinks", "query_offset", "key_lengths")
 _READ = {"bias": np.float32, "sinks": np.float32, "query_offset": np.int64, "key_lengths": np.int64}
@@ -76,19 +93,29 @@ def refusal(
 
 def reason(problem: Problem) -> str:
     """Return why it is the tile kernels that take a problem, and how they multiply."""
-    capability = _capability_of(problem)
+    how = way_to_multiply(problem)
+    return f"tile kernels take this dtype{how}, these widths and these keywords"
+
+
+def way_to_multiply(problem: Problem) -> str:
+    """Return how tile kernels multiply float32, to be told after a comma; nothing of 16 bits."""
+    capability = capability_of(problem)
     how = {
         "mma": "",
         "3xtf32": ", which tensor cores multiply as three products of TF32",
         "fma": f", without tensor cores: compute capability {capability[0]}.{capability[1]} has "
         "no TF32",
-    }[variant_of(problem, capability).product]
-    if how and asks_for_fma():
-        how = f", without tensor cores, as {ASKED} asks"
-    return f"tile kernels take this dtype{how}, these widths and these keywords"
+    }[product_for(problem.query.dtype.name, capability)]
+    return f", without tensor cores, as {ASKED} asks" if how and asks_for_fma() else how
 
 
-def _capability_of(problem: Problem) -> tuple[int, int]:
+def means_of(variant: Variant) -> str:
+    """Return the instruction that a variant multiplies by."""
+    return "fma" if variant.product == "fma" else "mma.sync"
+
+
+def capability_of(problem: Problem) -> tuple[int, int]:
+    """Return the compute capability of the device that is to take a problem."""
     found = presence.capability_of(problem.query)
     assert found is not None, "a simulator is no device of tile kernels"
     return found
@@ -96,11 +123,10 @@ def _capability_of(problem: Problem) -> tuple[int, int]:
 
 def describe(problem: Problem) -> dict[str, Any]:
     """Return what `attend` would do with this problem, but for the reason."""
-    variant = variant_of(problem, _capability_of(problem))
+    variant = variant_of(problem, capability_of(problem))
     tile = variant.rows, variant.sources
-    means = "fma" if variant.product == "fma" else "mma.sync"
     return {
-        "kernel": f"cuda.attention, tiles by {means}, {variant.name}",
+        "kernel": f"cuda.attention, tiles by {means_of(variant)}, {variant.name}",
         "order": f"tiles of {variant.sources} sources, in order",
         "threads": variant.threads,
         "lanes": 1,

@@ -95,7 +95,7 @@ def device_rows(variants: Sequence[Variant]) -> list[dict[str, Any]]:
             faults.append(str(fault))
         rows.append(_shown({"device": name, "variant": variant.name, "faults": faults}))
     if not any(row["faults"] for row in rows):
-        timed = [*time_all(), *time_bandwidth()]
+        timed = [*time_all(), *time_bandwidth("bfloat16"), *time_bandwidth("float32")]
         rows += [_shown({"device": name} | row) for row in timed]
     return rows
 

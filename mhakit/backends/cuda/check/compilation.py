@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from mhakit.backends.cuda.tiles.kernels import AnyVariant
-from mhakit.backends.cuda.tiles.segments import Merging
-from mhakit.backends.cuda.tiles.variant import Fma
+from mhakit.backends.cuda.tiles.segments import Decoding, Merging
+from mhakit.backends.cuda.tiles.variant import Variant
 from mhakit.errors import MissingExtra
 
 __all__ = ["Report", "capabilities_of", "compile_variant", "faults_of", "require_compiler"]
@@ -37,7 +37,7 @@ _NEEDED_BY = {
 }
 _NEEDED_TO_MERGE = ("128-bit store", "ex2")
 _FORBIDDEN = ("float64", "local")
-_FORBIDDEN_BY = {"fma": (*_FORBIDDEN, "mma", "ldmatrix", "cp.async")}
+_OF_TENSOR_CORES = ("mma", "ldmatrix")
 
 
 class Report(NamedTuple):
@@ -86,7 +86,8 @@ def require_compiler() -> None:
 def capabilities_of(variant: AnyVariant) -> tuple[tuple[int, int], ...]:
     """Return the compute capabilities that a variant is checked on."""
     newer = ((8, 0), (9, 0))
-    return ((7, 5), *newer) if isinstance(variant, Fma) and variant.rows == 64 else newer
+    older = isinstance(variant, Variant) and variant.product == "fma" and variant.rows <= 64
+    return ((7, 5), *newer) if older else newer
 
 
 def compile_variant(
@@ -105,7 +106,7 @@ def compile_variant(
     arch = f"sm_{capability[0]}{capability[1]}"
     score_mod = _shifted if variant.score_mod else None
     signature = (*SIGNATURE, types.Tuple((types.float32,))) if variant.score_mod else SIGNATURE
-    function = program(variant, kernel, score_mod)
+    function = program(variant, kernel, score_mod, capability=capability)
     options: dict[str, Any] = {
         "device": False, "abi": "numba", "cc": capability,
         "launch_bounds": (variant.threads, variant.blocks),
@@ -146,15 +147,25 @@ def faults_of(report: Report) -> list[str]:
         for name in ("stack", "spill_stores", "spill_loads")
         if getattr(report, name)
     ]
-    product = "" if isinstance(report.variant, Merging) else report.variant.product
-    needed = _NEEDED_BY.get(product, _NEEDED) if product else _NEEDED_TO_MERGE
+    needed, forbidden = _rules_of(report)
     faults += [f"no {name}" for name in needed if not report.counts[name]]
     faults += [
-        f"{report.counts[name]} instructions of {name}"
-        for name in _FORBIDDEN_BY.get(product, _FORBIDDEN)
-        if report.counts[name]
+        f"{report.counts[name]} instructions of {name}" for name in forbidden if report.counts[name]
     ]
     return faults
+
+
+def _rules_of(report: Report) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the instructions that a variant must have, and those it must not."""
+    variant = report.variant
+    if isinstance(variant, Merging):
+        return _NEEDED_TO_MERGE, _FORBIDDEN
+    if variant.product != "fma":
+        return _NEEDED_BY.get(variant.product, _NEEDED), _FORBIDDEN
+    copies = isinstance(variant, Decoding) and report.arch != "sm_75"
+    if copies:
+        return (*_NEEDED_BY["fma"], "cp.async"), (*_FORBIDDEN, *_OF_TENSOR_CORES)
+    return _NEEDED_BY["fma"], (*_FORBIDDEN, *_OF_TENSOR_CORES, "cp.async")
 
 
 def _shifted(score, b, h, t, s, slope):

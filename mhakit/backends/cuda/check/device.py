@@ -13,7 +13,7 @@ import numpy as np
 from mhakit.backends.cuda.check.trials import bits_of, trial_of
 from mhakit.backends.cuda.tiles import attend, decode
 from mhakit.backends.cuda.tiles.call import ASKED, View
-from mhakit.backends.cuda.tiles.segments import Decoding, parts_shape
+from mhakit.backends.cuda.tiles.segments import Decoding, FmaDecoding, parts_shape
 from mhakit.backends.cuda.tiles.variant import Fma, Variant
 from mhakit.errors import BackendUnavailable
 from mhakit.problem import UNBOUNDED, Problem
@@ -21,7 +21,9 @@ from mhakit.testing import assert_within
 
 __all__ = ["Held", "milliseconds", "require_device", "time_all", "verify"]
 
-_LAUNCHES: dict[type, Callable[..., None]] = {Variant: attend, Fma: attend, Decoding: decode}
+_LAUNCHES: dict[type, Callable[..., None]] = {
+    Variant: attend, Fma: attend, Decoding: decode, FmaDecoding: decode
+}  # fmt: skip
 
 WAY_OUT = "run with --compile or --twins, which need none"
 

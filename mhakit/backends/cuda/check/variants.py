@@ -8,7 +8,7 @@ from typing import Any
 from mhakit.backends.cuda.tiles.call import tiled
 from mhakit.backends.cuda.tiles.kernels import AnyVariant
 from mhakit.backends.cuda.tiles.refusing import WIDTHS
-from mhakit.backends.cuda.tiles.segments import ROWS, Decoding, Merging
+from mhakit.backends.cuda.tiles.segments import ROWS, Decoding, FmaDecoding, Merging
 from mhakit.backends.cuda.tiles.variant import Fma, Variant
 
 __all__ = ["VARIANTS"]
@@ -21,10 +21,15 @@ _FLAGS: tuple[dict[str, Any], ...] = (
     {"score_mod": True},
     {"softcap": True, "bias": True, "mask": True, "score_mod": True},
 )
-_PAIRS = [(width, width) for width in WIDTHS] + [(64, 128), (128, 64), (256, 64), (64, 256)]
+_PAIRS = [(width, width) for width in WIDTHS]
+_PAIRS += [(64, 128), (128, 64), (256, 64), (64, 256), (256, 128)]
 _KINDS = (
     (Variant, "bfloat16", "mma"), (Variant, "float16", "mma"),
     (Variant, "float32", "3xtf32"), (Fma, "float32", "fma"),
+)  # fmt: skip
+_DECODING_KINDS = (
+    (Decoding, "bfloat16", "mma", 4), (Decoding, "float16", "mma", 4),
+    (Decoding, "float32", "3xtf32", 2), (FmaDecoding, "float32", "fma", 2),
 )  # fmt: skip
 
 
@@ -39,14 +44,15 @@ def _all() -> tuple[Variant, ...]:
 
 
 def _decoding() -> tuple[AnyVariant, ...]:
-    halves = ("bfloat16", "float16")
-    return (
-        *(
-            Decoding(dtype, D, E, ROWS, 4, **flags)
-            for (D, E), dtype, flags in product(_PAIRS, halves, _FLAGS)
-        ),
-        *(Merging(dtype, E) for E, dtype in product(WIDTHS, halves)),
+    decoding = (
+        kind(dtype, D, E, ROWS, warps, **flags, product=how)
+        for (D, E), (kind, dtype, how, warps), flags in product(_PAIRS, _DECODING_KINDS, _FLAGS)
     )
+    merging = (
+        Merging(dtype, E) for E, dtype in product(WIDTHS, ("bfloat16", "float16", "float32"))
+    )
+    found: tuple[AnyVariant, ...] = (*decoding, *merging)
+    return tuple(v for v in found if not (v.E == 256 and v.dtype == "float32"))
 
 
 VARIANTS: tuple[AnyVariant, ...] = (*_all(), *_decoding())

@@ -108,7 +108,7 @@ def attend(m: Machine, variant: Variant) -> None:
 
         m.choose(special, [], note)
         m.choose(tile + 1 < stop, [], copy_next)
-        sums = add_products(m, variant, operands, sums, carries)
+        sums = add_products(m, variant, variant.value, 0, operands, sums, carries)
         return [sums, tops, totals, marked | special]
 
     none = [[[m.float32(0.0)] * 4 for _ in range(variant.E // 8)] for _ in range(variant.groups)]

@@ -18,6 +18,7 @@ __all__ = [
     "asks_for_fma",
     "blocks_of",
     "fields_of",
+    "product_for",
     "tiled",
     "variant_of",
     "view_of",
@@ -65,15 +66,19 @@ def asks_for_fma() -> bool:
     return asked == "fma"
 
 
+def product_for(dtype: str, capability: tuple[int, int]) -> str:
+    """Return how a device of a compute capability multiplies numbers of a dtype."""
+    if dtype != "float32":
+        return "mma"
+    return "fma" if asks_for_fma() or capability < (8, 0) else "3xtf32"
+
+
 def variant_of(problem: Problem, capability: tuple[int, int] = (9, 0)) -> Variant:
     """Return the kernel that takes a problem on a device of a compute capability."""
     assert problem.value is not None
     query, value = view_of(problem.query), view_of(problem.value)
-    kind, product = Variant, "mma"
-    if query.dtype.name == "float32":
-        plain = asks_for_fma() or capability < (8, 0)
-        kind, product = (Fma, "fma") if plain else (Variant, "3xtf32")
-    variant = kind(
+    product = product_for(query.dtype.name, capability)
+    variant = (Fma if product == "fma" else Variant)(
         query.dtype.name,
         query.shape[3],
         value.shape[3],

@@ -18,6 +18,7 @@ class Flow(ABC):
     """Emits `loop` and `choose`; see `mhakit.backends.cuda.tiles.machine.Machine`."""
 
     thread: Value
+    block: Value
 
     def __init__(self, builder: ir.IRBuilder) -> None:
         self.builder = builder
@@ -26,8 +27,11 @@ class Flow(ABC):
         return Value(self.builder, kind, value)
 
     @abstractmethod
+    def renewed(self, x: Value) -> Value:
+        """Return an int32 as a number that LLVM takes for a new one."""
+
     def anew(self) -> None:
-        """Make ``thread`` a number that LLVM takes for a new one."""
+        self.thread, self.block = self.renewed(self.thread), self.renewed(self.block)
 
     def loop(
         self, first: Number, past: Number, state: State, body: Callable[[Number, State], State]
@@ -76,15 +80,15 @@ class Flow(ABC):
         return self._merge(state, results)
 
     def _apart(self, body: Callable[[], State]) -> State:
-        """Run a branch or a turn with a ``thread`` of its own, made `anew`.
+        """Run a branch or a turn with a ``thread`` of its own, `renewed`.
 
         What depends on it is computed where it is used: hoisted, the addresses of all branches
         would hold more registers than a thread has.
         """
-        outside = self.thread
-        self.anew()
+        outside = self.thread, self.block
+        self.thread = self.renewed(self.thread)
         state = body()
-        self.thread = outside
+        self.thread, self.block = outside
         return state
 
     def _named(self, values: list[ir.Value], like: list[Value]) -> list[Value]:

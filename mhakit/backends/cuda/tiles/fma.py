@@ -11,22 +11,29 @@ from mhakit.backends.cuda.tiles.fragments import chunks_of
 from mhakit.backends.cuda.tiles.layout import Layout
 from mhakit.backends.cuda.tiles.machine import Machine, Number, State, lane_of, warp_of
 from mhakit.backends.cuda.tiles.scores import change, hide, hides, place_of
-from mhakit.backends.cuda.tiles.softmax import across, begin_rows, store_lse, weigh
+from mhakit.backends.cuda.tiles.softmax import across, begin_rows, lasting, store_lse, weigh
 from mhakit.backends.cuda.tiles.specials import has_specials
-from mhakit.backends.cuda.tiles.variant import Fma
+from mhakit.backends.cuda.tiles.variant import Fma, Variant
 
-__all__ = ["attend"]
+__all__ = [
+    "add_products",
+    "attend",
+    "carry_over",
+    "chunks_held",
+    "no_sums",
+    "score_products",
+    "store_weights",
+]
 
 _HIDDEN = 0x80000000
 """-0.0, the weight of what is not seen: what is finite adds nothing, multiplied by it."""
-_LEAST = 2.0**-126
 _AHEAD = 8
 """Loads of 16 bytes that are under way at once."""
 
 
 def attend(m: Machine, variant: Fma) -> None:
     """Write output and lse of the targets of this block."""
-    place, sources = place_of(m, variant), variant.sources
+    place, sources, zero = place_of(m, variant), variant.sources, m.int32(0)
     first, past = place.span.first, place.span.past
 
     def start_of(name: str, head: Number) -> Number:
@@ -39,7 +46,7 @@ def attend(m: Machine, variant: Fma) -> None:
 
     load_rows(
         m, variant, variant.query, variant.rows, start_of("query", place.h), m.field("query_t"),
-        place.first_row, (m.int32(0), place.past_row),
+        place.first_row, (zero, place.past_row),
     )  # fmt: skip
 
     def of_tile(tile: Number, state: State) -> State:
@@ -47,13 +54,14 @@ def attend(m: Machine, variant: Fma) -> None:
         m.barrier()  # the values before these have been read
         load_sources("key", variant.key, tile)
         m.barrier()
-        scores = change(m, variant, place, tile, score_products(m, variant))
+        scores = score_products(m, variant, variant.key, zero, sources)
+        scores = change(m, variant, place, tile, scores)
         hiding = hides(m, variant, place, tile)
         (scores,) = m.choose(
             hiding, [scores], lambda state: [hide(m, variant, place, tile, state[0])]
         )
         tops, totals, weights, carries = weigh(m, variant, scores, tops, totals)
-        store_weights(m, variant, scores, weights)
+        store_weights(m, variant, variant.weights, scores, weights)
         m.barrier()  # keys have been read, and weights are there
         load_sources("value", variant.value, tile)
 
@@ -65,22 +73,14 @@ def attend(m: Machine, variant: Fma) -> None:
             return state
 
         (special,) = m.choose(hiding, [tile < 0], look, pass_by)
-        # not 0: an infinity that was seen stays one
-        carries = [m.maximum(carry, m.float32(_LEAST)) for carry in carries]
-        sums = [[x * carry for x in row] for row, carry in zip(sums, carries, strict=True)]
-        sums = m.choose(
-            special,
-            sums,
-            lambda sums: add_products(m, variant, sums, careful=True),
-            lambda sums: add_products(m, variant, sums, careful=False),
-        )
+        sums = carry_over(sums, [lasting(m, carry) for carry in carries])
+        tiles = variant.weights, variant.value
+        sums = add_products(m, variant, tiles, (zero, sources), sums, careful=special)
         return [sums, tops, totals]
 
-    columns = 4 * len(_chunks(m, variant))
-    none = [[m.float32(0.0)] * columns for _ in range(2 * variant.groups)]
     begin = first // sources
     stop = m.select(past > first, (past + (sources - 1)) // sources, begin)
-    start = [none, *begin_rows(m, variant, place.h)]
+    start = [no_sums(m, variant), *begin_rows(m, variant, place.h)]
     sums, tops, totals = m.loop(begin, stop, start, of_tile)
     m.anew()
     totals = [across(m, variant, total, lambda a, b: a + b) for total in totals]
@@ -91,16 +91,25 @@ def attend(m: Machine, variant: Fma) -> None:
         t = place.target(m, variant, row)
         for j, chunk in enumerate(_chunks(m, variant)):
             four = [m.fma(x, inverse, 0.0) for x in sums[row][4 * j : 4 * j + 4]]  # no -0.0
-            own = (t < place.past_row) & ((lane_of(m) & 7) + 8 * j < variant.value.chunks)
+            own = (t < place.past_row) & (chunks_held(m, variant)[j] < variant.value.chunks)
             m.store_words(base + m.int64(t) * stride + m.int64(chunk << 4), four, own)
 
 
-def _chunks(m: Machine, variant: Fma) -> list[Number]:
-    """Return the chunks of a row of values that are this thread's; none is past the last."""
-    count, mine = variant.value.chunks, lane_of(m) & 7
-    found = []
-    for j in range(-(-count // 8)):
-        chunk = mine + 8 * j
+def no_sums(m: Machine, variant: Variant) -> State:
+    """Return sums of 0, [row][column]."""
+    columns = 4 * len(chunks_held(m, variant))
+    return [[m.float32(0.0)] * columns for _ in range(2 * variant.groups)]
+
+
+def chunks_held(m: Machine, variant: Variant) -> list[Number]:
+    """Return the chunks of a row of values that are this thread's; some may be past the last."""
+    return [(lane_of(m) & 7) + 8 * j for j in range(-(-variant.output.chunks // 8))]
+
+
+def _chunks(m: Machine, variant: Variant) -> list[Number]:
+    """Return the chunks of a row of values that are this thread's, or the last instead."""
+    count, found = variant.output.chunks, []
+    for j, chunk in enumerate(chunks_held(m, variant)):
         if 8 * (j + 1) > count:
             chunk = m.select(chunk < count, chunk, m.int32(count - 1))
         found.append(chunk)
@@ -109,7 +118,7 @@ def _chunks(m: Machine, variant: Fma) -> list[Number]:
 
 def load_rows(
     m: Machine,
-    variant: Fma,
+    variant: Variant,
     layout: Layout,
     rows: int,
     base: Number,
@@ -131,27 +140,36 @@ def load_rows(
             m.store_shared(at, [m.select(seen, x, m.float32(0.0)) for x in four])
 
 
-def _turns(m: Machine, variant: Fma, count: int) -> Number:
+def _turns(m: Machine, variant: Variant, count: int) -> Number:
     """Return a count as a number of the call: one that the compiler knows, it would unroll."""
     return m.int32(m.field("D")) // (variant.D // count)
 
 
-def _rows_at(m: Machine, variant: Fma, layout: Layout) -> list[Number]:
+def _rows_at(m: Machine, variant: Variant, layout: Layout) -> list[Number]:
     """Return where this thread's first two rows begin in a tile; two rows on lie 8 further."""
     return [layout.place(variant.row(warp_of(m), lane_of(m), i), lane_of(m) & 0) for i in (0, 1)]
 
 
-def score_products(m: Machine, variant: Fma) -> list[list[State]]:
-    """Return this thread's queries @ keys^T, as `Fma.row` and `Fma.column` say: two rows each."""
-    query, key = variant.query, variant.key
+def score_products(
+    m: Machine, variant: Variant, key: Layout, source: Number, sources: int
+) -> list[list[State]]:
+    """Return this thread's queries @ keys^T, two rows each, as `Variant.row` and `.column` say.
+
+    Of the tile of keys this warp takes so many sources, ``source`` and on.
+    """
+    query = variant.query
 
     def two_chunks(turn: Number, sums: State) -> State:
         rows = _rows_at(m, variant, query)
         # the number of the chunk is swapped as that of chunk 0 or 1 is: it differs by an even one
-        sources = [key.place(lane_of(m) & 7, m.int32(c)) for c in (0, 1)]
+        first = source + (lane_of(m) & 7)
+        places = [key.place(first, m.int32(c)) for c in (0, 1)]
         sums = [[list(four) for four in group] for group in sums]
         for c in (0, 1):
-            keys = [m.load_shared_floats(key.step(sources[c], 8 * j, turn * 2)) for j in range(4)]
+            keys = [
+                m.load_shared_floats(key.step(places[c], 8 * j, turn * 2))
+                for j in range(sources // 8)
+            ]
             for row in range(2 * variant.groups):
                 at = query.step(rows[row % 2], 8 * (row // 2), turn * 2 + c)
                 asked = m.load_shared_floats(at)
@@ -161,15 +179,19 @@ def score_products(m: Machine, variant: Fma) -> list[list[State]]:
                         four[i] = m.fma(x, y, four[i])
         return sums
 
-    none = [[[m.float32(0.0)] * 4 for _ in (0, 1)] for _ in range(variant.groups)]
+    none = [[[m.float32(0.0)] * 4] * (sources // 16) for _ in range(variant.groups)]
     return m.loop(m.int32(0), _turns(m, variant, variant.D // 8), none, two_chunks)
 
 
 def store_weights(
-    m: Machine, variant: Fma, scores: list[list[State]], weights: list[list[State]]
+    m: Machine,
+    variant: Variant,
+    layout: Layout,
+    scores: list[list[State]],
+    weights: list[list[State]],
 ) -> None:
     """Write this thread's weights to their tile, `_HIDDEN` for what is not seen."""
-    layout, mine = variant.weights, lane_of(m) & 7
+    mine = lane_of(m) & 7
     rows = [
         layout.place(variant.row(warp_of(m), lane_of(m), i), mine >> 2) + ((mine & 3) << 2)
         for i in (0, 1)
@@ -181,12 +203,44 @@ def store_weights(
                 m.store_shared(layout.step(rows[i // 2], 8 * group, 2 * (2 * n + i % 2)), [x])
 
 
-def add_products(m: Machine, variant: Fma, sums: State, *, careful: bool) -> State:
+def carry_over(sums: State, carries: State) -> State:
+    """Return sums, [row][column], times their rows' factors."""
+    return [[x * carry for x in row] for row, carry in zip(sums, carries, strict=True)]
+
+
+def add_products(
+    m: Machine,
+    variant: Variant,
+    tiles: tuple[Layout, Layout],
+    sources: tuple[Number, int],
+    sums: State,
+    *,
+    careful: Number,
+) -> State:
     """Return sums + weights @ values, [row][column].
 
-    Where care is taken, what is hidden adds nothing, and what is no number but seen adds itself.
+    ``tiles`` are those of weights and of values; of the values this warp takes those from the
+    first of ``sources`` on, so many. Where care is taken, what is hidden adds nothing, and what
+    is no number but seen adds itself.
     """
-    layout, value = variant.weights, variant.value
+    return m.choose(
+        careful,
+        sums,
+        lambda sums: _add_products(m, variant, tiles, sources, sums, careful=True),
+        lambda sums: _add_products(m, variant, tiles, sources, sums, careful=False),
+    )
+
+
+def _add_products(
+    m: Machine,
+    variant: Variant,
+    tiles: tuple[Layout, Layout],
+    sources: tuple[Number, int],
+    sums: State,
+    *,
+    careful: bool,
+) -> State:
+    (layout, value), (first, count) = tiles, sources
 
     def four_sources(turn: Number, sums: State) -> State:
         rows = _rows_at(m, variant, layout)
@@ -197,13 +251,13 @@ def add_products(m: Machine, variant: Fma, sums: State, *, careful: bool) -> Sta
         sums = [list(row) for row in sums]
         for s in range(4):
             for j, chunk in enumerate(_chunks(m, variant)):
-                at = value.place((turn << 2) + s, chunk) + value.start
+                at = value.place(first + (turn << 2) + s, chunk) + value.start
                 for n, x in enumerate(m.load_shared_floats(at), 4 * j):
                     for row, four in zip(sums, weights, strict=True):
                         row[n] = _add(m, four[s], x, row[n], careful)
         return sums
 
-    return m.loop(m.int32(0), _turns(m, variant, variant.sources // 4), sums, four_sources)
+    return m.loop(m.int32(0), _turns(m, variant, count // 4), sums, four_sources)
 
 
 def _add(m: Machine, weight: Number, x: Number, total: Number, careful: bool) -> Number:

@@ -14,7 +14,6 @@ from mhakit.backends.cuda.tiles.product import product_of
 from mhakit.backends.cuda.tiles.variant import Variant
 
 __all__ = [
-    "add_product",
     "add_products",
     "carry_over",
     "chunks_of",
@@ -114,7 +113,7 @@ def operands_of(m: Machine, variant: Variant, weights: list[list[State]]) -> lis
     ]
 
 
-def add_product(
+def _add_product(
     m: Machine,
     variant: Variant,
     layout: Layout,
@@ -155,11 +154,13 @@ def _factors(carries: State, group: int) -> State:
 def add_products(
     m: Machine,
     variant: Variant,
+    layout: Layout,
+    first: Number,
     weights: list[list[State]],
     sums: list[list[State]],
     carries: State,
 ) -> list[list[State]]:
-    """Return sums, carried over, + weights @ the tile of values.
+    """Return sums, carried over, + weights @ a tile of values, from step ``first`` of sources on.
 
     ``weights`` are those of `operands_of`, ``sums`` those of `carry_over`, [group][8 columns] ->
     4 float32, ``carries`` a factor for each of this thread's rows.
@@ -172,7 +173,7 @@ def add_products(
         columns = [[product.go_on(m, group[2 * pair + half]) for half in (0, 1)] for group in sums]
         for k in range(len(weights[0])):
             part = [group[k] for group in weights]
-            columns = add_product(m, variant, variant.value, part, k, pair, columns)
+            columns = _add_product(m, variant, layout, part, first + k, pair, columns)
         for group, found in enumerate(columns):
             for n, part in enumerate(found, 2 * pair):
                 four = sums[group][n]
@@ -220,11 +221,11 @@ def _store_chunks(
     past: Number,
 ) -> None:
     """Do as `store_rows` for float32: two runs of columns hold four neighbours, 16 bytes."""
+    product = product_of(variant)
     for row in range(2 * variant.groups):
-        i = 2 * (row % 2)
         target = first + variant.row(warp_of(m), lane_of(m), row)
-        address = base + m.int64(target) * stride + m.int64((lane_of(m) & 3) << 4)
+        address = base + m.int64(target) * stride
         for pair in range(variant.E // 16):
-            even, odd = sums[row // 2][2 * pair : 2 * pair + 2]
-            four = [even[i], odd[i], even[i + 1], odd[i + 1]]
-            m.store_words(address + 64 * pair, four, target < past)
+            runs = sums[row // 2][2 * pair : 2 * pair + 2]
+            ((column, four),) = product.neighbours(m, runs, row % 2)
+            m.store_words(address + m.int64(column << 2) + 64 * pair, four, target < past)

@@ -8,7 +8,7 @@ from typing import Any
 from mhakit.backends.cuda.tiles import attention, fma
 from mhakit.backends.cuda.tiles.decoding import decode
 from mhakit.backends.cuda.tiles.merging import merge
-from mhakit.backends.cuda.tiles.segments import Decoding, Merging
+from mhakit.backends.cuda.tiles.segments import Decoding, FmaDecoding, Merging
 from mhakit.backends.cuda.tiles.variant import Fma, Variant
 
 __all__ = ["AnyVariant", "kernel_of"]
@@ -19,6 +19,7 @@ _KERNELS: dict[type, Callable[[Any, Any], None]] = {
     Variant: attention.attend,
     Fma: fma.attend,
     Decoding: decode,
+    FmaDecoding: decode,
     Merging: merge,
 }
 

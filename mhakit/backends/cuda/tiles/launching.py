@@ -32,8 +32,7 @@ class _Kernel(NamedTuple):
 
 def launch(problem: Problem, out: Any, lse: Any | None, stream: Any) -> None:
     """Write attention's output and, where ``lse`` is given, lse, in the order of a stream."""
-    major, minor = cuda.current_context().device.compute_capability
-    variant = variant_of(problem, (major, minor))
+    variant = variant_of(problem, _capability())
     numbers = fields_of(problem, variant, out, lse)
     _start(problem, variant, blocks_of(problem, variant), numbers, stream)
 
@@ -42,10 +41,15 @@ def launch_decoding(
     problem: Problem, out: Any, lse: Any | None, parts: Any | None, stream: Any
 ) -> None:
     """Do as `launch` by segments of sources, merged where there are several."""
-    variant = decoding_of(problem)
+    variant = decoding_of(problem, _capability())
     numbers = fields_of(problem, variant, out, lse, parts)
     for one, blocks in launches_of(problem, variant):
         _start(problem, one, blocks, numbers, stream)
+
+
+def _capability() -> tuple[int, int]:
+    major, minor = cuda.current_context().device.compute_capability
+    return major, minor
 
 
 def _start(
@@ -59,15 +63,18 @@ def _start(
     )
     if variant.score_mod:
         arguments += (problem.score_args,)
-    kernel = _kernel_of(variant, problem.score_mod if variant.score_mod else None)
+    kernel = _kernel_of(variant, problem.score_mod if variant.score_mod else None, _capability())
     _allow_shared(kernel, variant, arguments)
     kernel.dispatcher[blocks, variant.threads, stream, variant.shared_bytes](*arguments)
 
 
 @lru_cache(maxsize=256)
-def _kernel_of(variant: AnyVariant, score_mod: Callable[..., Any] | None) -> _Kernel:
+def _kernel_of(
+    variant: AnyVariant, score_mod: Callable[..., Any] | None, capability: tuple[int, int]
+) -> _Kernel:
     dispatcher = cuda.jit(
-        program(variant, score_mod=score_mod), launch_bounds=(variant.threads, variant.blocks)
+        program(variant, score_mod=score_mod, capability=capability),
+        launch_bounds=(variant.threads, variant.blocks),
     )
     return _Kernel(dispatcher, set())
 

@@ -92,7 +92,10 @@ class Machine(Protocol):
         """
 
     def copy(self, shared: Number, address: Number, visible: Number) -> None:
-        """Begin to copy 16 bytes from global to shared memory, zeros where not ``visible``."""
+        """Begin to copy 16 bytes from global to shared memory, zeros where not ``visible``.
+
+        A chip before 8.0 has done it when it goes on.
+        """
 
     def commit(self) -> None:
         """Close a group of copies."""
@@ -122,7 +125,7 @@ class Machine(Protocol):
         """Return 4 bytes of shared memory."""
 
     def store_shared(self, address: Number, words: State) -> None:
-        """Write one or four words or float32 to shared memory."""
+        """Write one, two or four words or float32 to shared memory."""
 
     def load_int64(self, address: Number) -> Number:
         """Return an int64 of global memory."""
@@ -146,9 +149,9 @@ class Machine(Protocol):
         """Return what the caller's ``score_mod`` makes of a score."""
 
     def anew(self) -> None:
-        """Compute what depends on ``thread`` again from here on, rather than hold it till now.
+        """Compute what depends on ``thread`` or ``block`` again, rather than hold it till now.
 
-        A turn of a loop and a branch do so by themselves.
+        A turn of a loop and a branch do so by themselves for ``thread``.
         """
 
     def loop(

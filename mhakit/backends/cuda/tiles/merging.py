@@ -11,9 +11,10 @@ from collections.abc import Callable
 from mhakit.backends.cuda.tiles.machine import WARP, Machine, Number, State
 from mhakit.backends.cuda.tiles.scores import Span, sight_of
 from mhakit.backends.cuda.tiles.segments import MERGED, SEGMENT, Merging, part_bytes
-from mhakit.backends.cuda.tiles.softmax import lse_of
+from mhakit.backends.cuda.tiles.softmax import lasting, lse_of
+from mhakit.backends.cuda.tiles.variant import Variant
 
-__all__ = ["Part", "finish", "merge", "merge_parts", "read_part"]
+__all__ = ["Part", "finish", "merge", "merge_parts", "read_part", "store_eight"]
 
 Part = State
 
@@ -70,7 +71,7 @@ def merge(m: Machine, variant: Merging) -> None:
         place = (m.thread & 1) * 48 + warp * (WARP * 48)
         of_warps.append(read_part(m.load_shared_floats, place, place, 32))
     part = merge_parts(m, of_warps)
-    finish(m, part, (b, h, t), m.int64(line), chunk, m.thread < 2)
+    finish(m, variant, part, (b, h, t), m.int64(line), chunk, m.thread < 2)
 
 
 def _was_written(segment: Number, span: Span) -> Number:
@@ -95,12 +96,14 @@ def merge_parts(m: Machine, parts: list[Part]) -> Part:
     for part in parts:
         carry = m.exp2((part[0] - base) * factor)
         total = m.fma(part[1], carry, total)
+        carry = lasting(m, carry)
         sums = [m.fma(x, carry, y) for x, y in zip(part[2], sums, strict=True)]
     return [top, total, sums]
 
 
 def finish(
     m: Machine,
+    variant: Variant | Merging,
     part: Part,
     row: tuple[Number, Number, Number],
     line: Number,
@@ -122,10 +125,13 @@ def finish(
     top, total, eight = m.choose(sinks != 0, part, join)
     inverse = m.select(total == 0.0, m.float32(0.0), m.reciprocal(total))
     eight = [m.fma(x, inverse, 0.0) for x in eight]  # no zero is -0.0
-    words = [m.pack(eight[i], eight[i + 1]) for i in (0, 2, 4, 6)]
     address = m.field("out") + m.int64(b) * m.field("out_b") + m.int64(h) * m.field("out_h")
-    address = address + m.int64(t) * m.field("out_t") + m.int64(chunk << 4)
-    m.store_words(address, words, when)
+    address = address + m.int64(t) * m.field("out_t")
+    if variant.dtype == "float32":
+        store_eight(m, address + m.int64(chunk << 5), eight, when)
+    else:
+        words = [m.pack(eight[i], eight[i + 1]) for i in (0, 2, 4, 6)]
+        m.store_words(address + m.int64(chunk << 4), words, when)
     lse = m.field("lse")
 
     def store(state: State) -> State:
@@ -133,6 +139,12 @@ def finish(
         return state
 
     m.choose(lse != 0, [], store)
+
+
+def store_eight(m: Machine, address: Number, eight: State, when: Number) -> None:
+    """Write eight float32 to global memory, in the threads where ``when`` holds."""
+    m.store_words(address, eight[:4], when)
+    m.store_words(address + 16, eight[4:], when)
 
 
 def _nothing(m: Machine) -> Part:

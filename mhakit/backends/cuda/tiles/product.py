@@ -60,6 +60,9 @@ class Product(Protocol):
     def flags(self, m: Machine, word: Number, k: Number) -> State:
         """Return flags of a word as words 0 and 1.0, in the order of `weights`."""
 
+    def neighbours(self, m: Machine, runs: list[State], half: int) -> list[tuple[Number, State]]:
+        """Return what a lane has of 16 columns of one of its two rows, each with its place."""
+
 
 class Halves:
     """16-bit numbers: mma.sync m16n8k16."""
@@ -110,6 +113,10 @@ class Halves:
             ((word >> bit) & 1) * self.one | ((word >> (bit + 1)) & 1) * (self.one << 16)
             for bit in (0, 2, 4, 6)
         ]
+
+    def neighbours(self, m: Machine, runs: list[State], half: int) -> list[tuple[Number, State]]:
+        first = (lane_of(m) & 3) << 1
+        return [(first + 8 * n, four[2 * half : 2 * half + 2]) for n, four in enumerate(runs)]
 
 
 class ThreeTf32:
@@ -187,6 +194,10 @@ class ThreeTf32:
     def flags(self, m: Machine, word: Number, k: Number) -> State:
         word = word >> m.word(k << 2)
         return [((word >> bit) & 1) * 0x3F800000 for bit in (0, 2, 1, 3)]
+
+    def neighbours(self, m: Machine, runs: list[State], half: int) -> list[tuple[Number, State]]:
+        even, odd = (four[2 * half : 2 * half + 2] for four in runs)
+        return [((lane_of(m) & 3) << 2, [even[0], odd[0], even[1], odd[1]])]
 
 
 def product_of(variant: Variant) -> Product:

@@ -25,11 +25,13 @@ def program(
     variant: AnyVariant,
     kernel: Callable[..., None] | None = None,
     score_mod: Callable[..., Any] | None = None,
+    *,
+    capability: tuple[int, int] = (9, 0),
 ) -> Callable[..., None]:
     """Return a Python function of `SIGNATURE` that Numba compiles into the kernel.
 
     It is the variant's own ``kernel`` unless another is given. With a ``score_mod`` it takes a
-    tuple of its further arguments after them.
+    tuple of its further arguments after them. ``capability`` is that of the device it is for.
     """
     modifier = None
     if score_mod is not None:
@@ -54,7 +56,11 @@ def program(
                 return context.cast(builder, result, call.return_type, types.float32)
 
             emit = kernel_of(variant) if kernel is None else kernel
-            emit(Ptx(builder, variant.dtype, parts[0], parts[1], modify), variant)
+            machine = Ptx(
+                builder, variant.dtype, parts[0], parts[1], modify,
+                asynchronous=capability >= (8, 0),
+            )  # fmt: skip
+            emit(machine, variant)
             return context.get_dummy_value()
 
         return types.void(integers, floats, arguments), codegen

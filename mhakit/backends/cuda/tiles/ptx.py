@@ -29,8 +29,11 @@ class Ptx(Flow):
         integers: list[ir.Value],
         floats: list[ir.Value],
         modify: Callable[..., ir.Value] | None = None,
+        *,
+        asynchronous: bool = True,
     ) -> None:
         super().__init__(builder)
+        self._asynchronous = asynchronous
         self.half = {"bfloat16": "bf16", "float16": "f16"}.get(dtype)
         self._shape, self._kind = ("m16n8k16", self.half) if self.half else ("m16n8k8", "tf32")
         self._fields = {
@@ -167,13 +170,22 @@ class Ptx(Flow):
     def copy(self, shared: Number, address: Number, visible: Number) -> None:
         size = self.select(visible, self.int32(16), self.int32(0))
         text = "cp.async.cg.shared.global [$0], [$1], 16, $2;"
+        if not self._asynchronous:
+            text = (
+                "{ .reg .pred %p; .reg .b32 %a, %b, %c, %d; setp.ne.s32 %p, $2, 0; "
+                "mov.b32 %a, 0; mov.b32 %b, 0; mov.b32 %c, 0; mov.b32 %d, 0; "
+                "@%p ld.global.v4.b32 {%a, %b, %c, %d}, [$1]; "
+                "st.shared.v4.b32 [$0], {%a, %b, %c, %d}; }"
+            )
         self._asm(text, [], [self.shared + shared, address, size])
 
     def commit(self) -> None:
-        self._asm("cp.async.commit_group;", [], [])
+        if self._asynchronous:
+            self._asm("cp.async.commit_group;", [], [])
 
     def wait(self, groups: int) -> None:
-        self._asm(f"cp.async.wait_group {groups};", [], [])
+        if self._asynchronous:
+            self._asm(f"cp.async.wait_group {groups};", [], [])
 
     def barrier(self) -> None:
         self._asm("bar.sync 0;", [], [])
@@ -206,11 +218,11 @@ class Ptx(Flow):
         return self._asm("ld.shared.b32 $0, [$1];", ["word"], [self.shared + address])[0]
 
     def store_shared(self, address: Number, words: State) -> None:
-        at = self.shared + address
+        at, numbers = self.shared + address, ", ".join(f"${i + 1}" for i in range(len(words)))
         if len(words) == 1:
-            self._asm("st.shared.b32 [$0], $1;", [], [at, *words])
+            self._asm(f"st.shared.b32 [$0], {numbers};", [], [at, *words])
         else:
-            self._asm("st.shared.v4.b32 [$0], {$1, $2, $3, $4};", [], [at, *words])
+            self._asm(f"st.shared.v{len(words)}.b32 [$0], {{{numbers}}};", [], [at, *words])
 
     def load_int64(self, address: Number) -> Value:
         return self._asm("ld.global.b64 $0, [$1];", ["int64"], [address])[0]
@@ -241,5 +253,5 @@ class Ptx(Flow):
 
     # control
 
-    def anew(self) -> None:
-        self.thread = self._asm("mov.b32 $0, $1;", ["int32"], [self.thread])[0]
+    def renewed(self, x: Value) -> Value:
+        return self._asm("mov.b32 $0, $1;", ["int32"], [x])[0]

@@ -73,13 +73,15 @@ def refusal(
         )
     if query.dtype.name not in ("bfloat16", "float16", "float32"):
         return f"the dtype is {query.dtype.name}, tile kernels take bfloat16, float16 and float32"
-    widths = _FLOAT32_WIDTHS if query.dtype.name == "float32" else WIDTHS
+    variant = variant_of(problem, capability)
+    decodes = isinstance(variant, Decoding)
+    widths = _FLOAT32_WIDTHS if query.dtype.name == "float32" and not decodes else WIDTHS
     for letter, width in (("D", query.shape[3]), ("E", value.shape[3])):
         if width not in widths:
             taken = ", ".join(map(str, widths))
             return f"{letter} is {width}, tile kernels of {query.dtype.name} take {taken}"
-    variant = variant_of(problem, capability)
-    decodes = isinstance(variant, Decoding)
+    if decodes and variant.E == 256 and query.dtype.name == "float32":
+        return "an E of 256 in float32 does not fit the registers of a decoding kernel"
     if problem.mask is not None and 256 in (variant.D, variant.E) and not decodes:
         return "a mask at a width of 256 does not fit the registers of a tile kernel"
     if not (problem.scale > 0 and isfinite(problem.scale)):
@@ -135,10 +137,7 @@ def decoding_refusal(
     rows = rows_of(problem)
     if rows > ROWS:
         return f"T * H / G is {rows}, decoding takes {ROWS} at most"
-    dtype = view_of(problem.query).dtype.name
-    if dtype not in ("bfloat16", "float16"):
-        return f"the dtype is {dtype}, decoding takes bfloat16 and float16"
-    return refusal(problem, capability, out, variant_of=lambda problem, _: decoding_of(problem))
+    return refusal(problem, capability, out, variant_of=decoding_of)
 
 
 def _misplaced(name: str, view: View) -> str | None:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from mhakit.backends.cuda.tiles.call import view_of
+from mhakit.backends.cuda.tiles.call import product_for, view_of
 from mhakit.backends.cuda.tiles.layout import Layout
 from mhakit.backends.cuda.tiles.machine import WARP, Number
-from mhakit.backends.cuda.tiles.variant import SOURCES, Variant
+from mhakit.backends.cuda.tiles.variant import Variant
 from mhakit.problem import Problem
 
 __all__ = [
     "MERGED",
     "ROWS",
     "SEGMENT",
+    "SHARE",
     "Decoding",
+    "FmaDecoding",
     "Merging",
     "decoding_of",
     "launches_of",
@@ -33,24 +35,31 @@ SEGMENT = 256
 MERGED = 16
 """Columns of the output that a merging block writes."""
 
-_RING = 68 * 1024
-"""Bytes of keys and values on their way that leave room for three blocks on 228 KiB."""
+SHARE = 16
+"""Sources of a tile that one warp takes."""
+
+_RING = 17 * 1024
+"""Bytes of keys and values on their way, a warp: 228 KiB hold three blocks of four, five of two."""
 
 
 class Decoding(Variant):
-    """A kernel for few targets: each of its warps takes a quarter of every tile of sources."""
+    """A kernel for few targets: each of its warps takes its share of every tile of sources."""
 
     __slots__ = ()
 
     @property
     def groups(self) -> int:
-        """Runs of 16 targets that one warp holds."""
-        return 1
+        """Runs of targets, two to a lane, that every warp holds."""
+        return ROWS * self.lanes // (2 * WARP)
+
+    def row(self, warp: Number, lane: Number, row: int) -> Number:
+        """Return which row of the block is number ``row`` of a thread's, in whatever warp."""
+        return super().row(0, lane, row)
 
     @property
     def query_rows(self) -> int:
         """Rows of queries that are copied, so that every thread copies as many chunks."""
-        chunks = Layout(self.D, 0).chunks
+        chunks = self.query.chunks
         return -(-(-(-ROWS * chunks // self.threads) * self.threads) // chunks)
 
     @property
@@ -61,43 +70,78 @@ class Decoding(Variant):
     @property
     def stage_bytes(self) -> int:
         """Keys and values of one tile; kinds lie where keys have been read."""
-        key = max(Layout(self.D, 0).pitch, Layout(self.E, 0).pitch)
-        return SOURCES * (key + Layout(self.E, 0).pitch)
+        return self.sources * (max(self.query.pitch, self.output.pitch) + self.output.pitch)
 
     @property
     def stages(self) -> int:
         """Tiles that are on their way or worked on."""
-        return max(1, min(4, _RING // self.stage_bytes))
+        return max(1, min(4, _RING * self.warps // self.stage_bytes))
 
     def key_at(self, stage: Number) -> Layout:
         """Return the tile of keys of a stage, by its bytes from the ring's start."""
-        return Layout(self.D, stage + self.ring)
+        return Layout(self.D, stage + self.ring, self.size)
 
     def kinds_at(self, stage: Number) -> Layout:
         """Return the tile that says which values are no numbers."""
-        return Layout(self.E, stage + self.ring)
+        return Layout(self.E, stage + self.ring, self.size)
 
     def value_at(self, stage: Number) -> Layout:
         """Return the tile of values."""
-        return Layout(
-            self.E, stage + (self.ring + self.stage_bytes - SOURCES * Layout(self.E, 0).pitch)
-        )
+        start = self.ring + self.stage_bytes - self.sources * self.output.pitch
+        return Layout(self.E, stage + start, self.size)
+
+    @property
+    def past_ring(self) -> int:
+        """Where the ring ends."""
+        return self.ring + self.stages * self.stage_bytes
+
+    @property
+    def part_width(self) -> int:
+        """Columns that a warp's part has room for in shared memory."""
+        return self.E
+
+    @property
+    def part_room(self) -> int:
+        """Bytes of a row of a warp's part in shared memory: each lane of the row adds a number."""
+        return 4 * (self.part_width + self.lanes)
 
     @property
     def shared_bytes(self) -> int:
         """Shared memory of a block; the parts of its warps lie where sources have been read."""
-        parts = self.warps * ROWS * part_bytes(self.E)
-        return self.ring + max(self.stages * self.stage_bytes, parts)
+        return max(self.past_ring, self.ring + self.warps * ROWS * self.part_room)
 
     @property
     def blocks(self) -> int:
         """Blocks that a multiprocessor is to hold at once."""
-        return 3 if self.E <= 128 else 2
+        if self.E > 128:
+            return 2
+        return 3 if self.warps == 4 else 5 if self.E <= 96 else 4
 
     @property
     def name(self) -> str:
         """A readable id."""
         return f"decoding-{super().name}"
+
+
+class FmaDecoding(Decoding):
+    """A kernel for few targets of float32, without tensor cores."""
+
+    __slots__ = ()
+
+    def weights_of(self, warp: Number) -> Layout:
+        """Return the tile of a warp's weights."""
+        pitch = Layout(SHARE, 0, self.size).pitch
+        return Layout(SHARE, warp * (ROWS * pitch) + self.past_ring, self.size)
+
+    @property
+    def part_width(self) -> int:
+        """Columns that a warp's part has room for: what no lane has a column for, too."""
+        return -(-self.E // 32) * 32
+
+    @property
+    def shared_bytes(self) -> int:
+        """Shared memory of a block."""
+        return max(super().shared_bytes, self.weights_of(self.warps).start)
 
 
 class Merging(NamedTuple):
@@ -130,20 +174,22 @@ def part_bytes(width: int) -> int:
     return 4 * (width + 4)
 
 
-def decoding_of(problem: Problem) -> Decoding:
-    """Return the kernel that decodes a problem."""
+def decoding_of(problem: Problem, capability: tuple[int, int] = (9, 0)) -> Decoding:
+    """Return the kernel that decodes a problem on a device of a compute capability."""
     assert problem.value is not None
     query, value = view_of(problem.query), view_of(problem.value)
-    return Decoding(
+    product = product_for(query.dtype.name, capability)
+    return (FmaDecoding if product == "fma" else Decoding)(
         query.dtype.name,
         query.shape[3],
         value.shape[3],
         rows=ROWS,
-        warps=4,
+        warps=4 if product == "mma" else 2,
         softcap=problem.softcap != 0,
         bias=problem.bias is not None,
         mask=problem.mask is not None,
         score_mod=problem.score_mod is not None,
+        product=product,
     )
 
 

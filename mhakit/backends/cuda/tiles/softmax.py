@@ -8,7 +8,9 @@ from mhakit.backends.cuda.tiles.machine import Machine, Number, State, lane_of
 from mhakit.backends.cuda.tiles.scores import LOG2E, Place
 from mhakit.backends.cuda.tiles.variant import Variant
 
-__all__ = ["across", "begin_rows", "lse_of", "store_lse", "weigh"]
+__all__ = ["across", "begin_rows", "lasting", "lse_of", "store_lse", "weigh"]
+
+_LEAST = 2.0**-126
 
 
 def begin_rows(m: Machine, variant: Variant, h: Number) -> State:
@@ -59,6 +61,11 @@ def weigh(
         tops[row], totals[row] = top, m.fma(totals[row], carry, partial)
         carries.append(carry)
     return tops, totals, weights, carries
+
+
+def lasting(m: Machine, carry: Number) -> Number:
+    """Return what sums are carried over by, never 0: an infinity that was seen stays one."""
+    return m.maximum(carry, m.float32(_LEAST))
 
 
 def across(

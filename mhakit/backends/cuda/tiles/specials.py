@@ -88,20 +88,20 @@ def add_specials(
 ) -> list[State]:
     """Return the sums of 16 targets, and to each the NaN and infinities that it sees.
 
-    They are of sources 16 k + … of a tile that was sorted out, ``seen`` as `seen_words` are. Once
-    added they take part in what comes after: infinity times a weight of 0 is NaN.
+    They are of sources 16 k + … of a tile that was sorted out, ``seen`` as `seen_words` are.
     """
     product = product_of(variant)
-    flags = product.flags(m, seen[0], m.int32(0))
+    steps = 16 // product.depth
+    flags = [product.flags(m, seen[0], m.int32(i)) for i in range(steps)]
     added: list[State] = []
     for pair in range(variant.E // 16):
-        counts = [
-            m.multiply(flags, words, [m.float32(0.0)] * 4)
-            for words in product.values(m, kinds, k, pair)
-        ]
-        found = m.word(0)
+        counts = [[m.float32(0.0)] * 4 for _ in (0, 1)]
+        for i, flag in enumerate(flags):
+            found = product.values(m, kinds, k * steps + i, pair)
+            counts = [m.multiply(flag, *both) for both in zip(found, counts, strict=True)]
+        some = m.word(0)
         for count in (x for four in counts for x in four):
-            found = found | m.word(count != 0.0)
+            some = some | m.word(count != 0.0)
 
         def add(columns: State, counts: list[State] = counts) -> State:
             marks = [[_kinds_in(m, m.word(m.int32(x * 16.0))) for x in four] for four in counts]
@@ -111,7 +111,7 @@ def add_specials(
             ]
 
         # a branch for each pair: all at once would need more registers than there are
-        added += m.choose(m.barrier_any(found != 0), sums[2 * pair : 2 * pair + 2], add)
+        added += m.choose(m.barrier_any(some != 0), sums[2 * pair : 2 * pair + 2], add)
     return added
 
 

@@ -28,7 +28,8 @@ class Variant(NamedTuple):
     mask: bool = False
     score_mod: bool = False
     product: str = "mma"
-    """``mma`` of 16-bit numbers; of float32 ``3xtf32``, or ``fma`` as `Fma` has it"""
+    """``mma`` of 16-bit numbers; of float32 ``3xtf32``, or ``fma``, where a lane holds every fourth
+    row of its warp's, and every eighth source and chunk of a tile's"""
 
     @property
     def size(self) -> int:
@@ -53,7 +54,7 @@ class Variant(NamedTuple):
     @property
     def lanes(self) -> int:
         """Lanes of a warp that share a row."""
-        return 4
+        return 8 if self.product == "fma" else 4
 
     def row(self, warp: Number, lane: Number, row: int) -> Number:
         """Return which row of the block is number ``row`` of a thread's."""
@@ -63,11 +64,12 @@ class Variant(NamedTuple):
 
     def first_column(self, lane: Number) -> Number:
         """Return which column of a tile of scores is a thread's first."""
-        return (lane & (self.lanes - 1)) << 1
+        mine = lane & (self.lanes - 1)
+        return mine if self.product == "fma" else mine << 1
 
     def column(self, n: int, i: int) -> int:
         """Return how far number i of four is from it."""
-        return 8 * n + i % 2
+        return 8 * (2 * n + i % 2) if self.product == "fma" else 8 * n + i % 2
 
     @property
     def threads(self) -> int:
@@ -142,25 +144,9 @@ class Variant(NamedTuple):
 
 
 class Fma(Variant):
-    """A kernel of forward attention for float32, without tensor cores or asynchronous copies.
-
-    A lane holds every fourth row of its warp's, and every eighth source and chunk of a tile's.
-    """
+    """A kernel of forward attention for float32, without tensor cores or asynchronous copies."""
 
     __slots__ = ()
-
-    @property
-    def lanes(self) -> int:
-        """Lanes of a warp that share a row."""
-        return 8
-
-    def first_column(self, lane: Number) -> Number:
-        """Return which column of a tile of scores is a thread's first."""
-        return lane & 7
-
-    def column(self, n: int, i: int) -> int:
-        """Return how far number i of four is from it."""
-        return 8 * (2 * n + i % 2)
 
     @property
     def key(self) -> Layout:
