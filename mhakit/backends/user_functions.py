@@ -8,7 +8,7 @@ from typing import Any
 
 from mhakit.errors import CompileError
 
-__all__ = ["MAY", "body_of", "does_not_compile", "name_of", "refuse_raising"]
+__all__ = ["MAY", "body_of", "does_not_compile", "name_of", "refuse_raising", "returns_no_number"]
 
 MAY = (
     "it may use arithmetic, comparisons, if, math.* and np.* of single numbers, and index arrays "
@@ -45,6 +45,13 @@ def does_not_compile(score_mod: Callable[..., Any], error: Exception) -> Compile
     return CompileError(
         f"score_mod {name_of(score_mod)} must be a scalar function (score, b, h, t, s, *score_args)"
         f" -> score that compiles, got {_reason(error)}; {MAY}"
+    )
+
+
+def returns_no_number(score_mod: Callable[..., Any], result: Any) -> CompileError:
+    """Return the error for a function whose result has another type than a real number's."""
+    return CompileError(
+        f"score_mod {name_of(score_mod)} must return one real number, got {result}; {MAY}"
     )
 
 

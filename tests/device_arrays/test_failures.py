@@ -3,6 +3,7 @@
 import gc
 import math
 import weakref
+from itertools import product
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import pytest
 import mhakit
 from material.device_arrays import KEY, QUERY, VALUE, Held
 from mhakit.errors import KernelError, OutOfMemory
+from mhakit.testing import Sizes, draw
 
 
 def test_a_device_without_memory_says_how_many_bytes_and_keeps_none(device, monkeypatch):
@@ -89,6 +91,54 @@ def test_a_function_that_raises_or_is_not_pythons_is_refused_by_name(device):
             function(*arrays, score_mod=raises, backend="cuda")
         with pytest.raises(mhakit.CompileError, match=r"score_mod fabs must be a scalar function"):
             function(*arrays, score_mod=math.fabs, backend="cuda")
+
+
+def returns_whether(score, b, h, t, s):
+    return s > t
+
+
+def returns_complex(score, b, h, t, s):
+    return score * 1j
+
+
+def returns_two(score, b, h, t, s):
+    return score, s
+
+
+def returns_nothing(score, b, h, t, s):
+    pass
+
+
+RETURNED = {
+    returns_whether: "got bool", returns_complex: r"got complex\d+", returns_nothing: "got none",
+    returns_two: r"got Tuple\(float32, int64\)",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("score_mod", RETURNED)
+def test_a_function_that_returns_no_real_number_is_refused_as_on_the_cpu(score_mod, device):
+    message = f"score_mod {score_mod.__name__} must return one real number, {RETURNED[score_mod]};"
+    message += " it may use arithmetic"
+    for backend, verb in product(("cpu", "cuda"), ("attention", "attention_scores")):
+        arrays = (QUERY, KEY, VALUE) if verb == "attention" else (QUERY, KEY)
+        with pytest.raises(mhakit.CompileError, match=message):
+            getattr(mhakit, verb)(*arrays, score_mod=score_mod, backend=backend)
+    with pytest.raises(mhakit.CompileError, match=message):
+        mhakit.attention_weights(Held(QUERY), Held(KEY), score_mod=score_mod)
+
+
+def test_a_function_that_returns_no_real_number_is_refused_before_tiles_are_launched(tiles):
+    arrays = draw(Sizes(1, 1, 1, 3, 5, 32, 32), np.float16)
+    with pytest.raises(mhakit.CompileError, match="must return one real number, got bool"):
+        mhakit.attention(*arrays, score_mod=returns_whether, backend="cuda")
+    assert not tiles
+
+
+def test_a_whole_number_may_be_returned(device):
+    scores = mhakit.attention_scores(
+        QUERY, KEY, score_mod=lambda score, b, h, t, s: s, backend="cuda"
+    )
+    assert (scores == np.arange(KEY.shape[2])).all()
 
 
 def test_a_function_that_does_not_compile_is_named(device, monkeypatch):

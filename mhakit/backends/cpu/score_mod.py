@@ -12,11 +12,10 @@ from numba.core.errors import NumbaError
 
 from mhakit.backends.cpu.flags import optimized
 from mhakit.backends.user_functions import (
-    MAY,
     body_of,
     does_not_compile,
-    name_of,
     refuse_raising,
+    returns_no_number,
 )
 from mhakit.errors import CompileError
 from mhakit.problem import Problem
@@ -46,7 +45,5 @@ def compiled(problem: Problem) -> Any:
         raise does_not_compile(body, error) from error
     result = function.overloads[signature].signature.return_type
     if not isinstance(result, (types.Float, types.Integer)):
-        raise CompileError(
-            f"score_mod {name_of(body)} must return one real number, got {result}; {MAY}"
-        )
+        raise returns_no_number(body, result)
     return function

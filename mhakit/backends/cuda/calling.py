@@ -10,6 +10,7 @@ from numba import cuda
 
 from mhakit.backends.cuda import memory
 from mhakit.backends.cuda.launch import failed, start
+from mhakit.backends.cuda.score_mod import refuse_other_than_a_number
 from mhakit.device import DeviceArray
 from mhakit.errors import MhakitError, ParameterError
 from mhakit.problem import Problem
@@ -92,6 +93,7 @@ class Call:
 
     def scoring_arguments(self, problem: Problem) -> tuple[Any, ...]:
         """Return what every kernel of scores takes first."""
+        refuse_other_than_a_number(problem)
         real = problem.real.type
         return (
             self.given(problem.query, "query"),

@@ -11,6 +11,7 @@ from mhakit.backends.cuda import attention, memory, presence, tiles
 from mhakit.backends.cuda.calling import Call
 from mhakit.backends.cuda.launch import naming
 from mhakit.backends.cuda.memory import core_of
+from mhakit.backends.cuda.score_mod import refuse_other_than_a_number
 from mhakit.backends.cuda.tiles.call import (
     ASKED,
     View,
@@ -53,6 +54,7 @@ def run(
     wants_lse: bool,
 ) -> Any:
     """Launch tile kernels on a problem; where they need float32 ``scratch``, they get it, too."""
+    refuse_other_than_a_number(problem)
     B, H, T, _ = problem.query.shape
     with Call(problem.query, "attention") as call:
         lse = call.empty((B, H, T), problem.real, "lse") if wants_lse else None
