@@ -35,6 +35,11 @@ def read(value: Any, name: str) -> DeviceArray:
         return value
     array = _by_dlpack(value, name) if _speaks_dlpack(value) else _by_interface(value, name)
     item = array.itemsize
+    if array.size and not array.address:
+        raise ParameterError(
+            f"{name} must lie in memory, got address 0 and shape {array.shape}; "
+            "what it held may have been freed"
+        )
     if array.size and (array.address % item or any(stride % item for stride in array.strides)):
         raise ParameterError(
             f"{name} must be aligned to its numbers of {item} bytes, got address "

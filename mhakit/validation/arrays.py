@@ -14,6 +14,7 @@ from mhakit.errors import DTypeError, OutOfMemory, ParameterError, ShapeError
 from mhakit.problem import UNBOUNDED
 
 __all__ = [
+    "as_arguments",
     "as_array",
     "as_dtype",
     "as_float_array",
@@ -127,6 +128,23 @@ def require_one_place(arrays: dict[str, Array | None] | dict[str, Array]) -> Non
             )
 
 
+def as_arguments(score_args: tuple[Any, ...], query: Array) -> tuple[Any, ...]:
+    """Return score_args, what of them lies on a device as `DeviceArray`, as the query then does."""
+    if not any(isinstance(one, tuple) or is_on_device(one) for one in score_args):
+        return score_args
+
+    def placed(one: Any) -> Any:
+        if isinstance(one, tuple):
+            return as_arguments(one, query)
+        if not is_on_device(one):
+            return one
+        array = cast(Array, read(one, "an array of score_args"))
+        require_one_place({"query": query, "an array of score_args": array})
+        return array
+
+    return tuple(map(placed, score_args))
+
+
 def broadcast_to(array: Array, shape: tuple[int, ...]) -> Array:
     """View an array of the host or a device as one of that shape; ValueError where it is none."""
     if is_device_array(array):
@@ -223,6 +241,10 @@ def _as_device_output(
 
 def as_integers(value: object, name: str) -> NDArray[np.int64]:
     """Return integers of any kind, lists too, as int64."""
+    if is_on_device(value):
+        raise ParameterError(
+            f"{name} must lie in host memory, got one in the memory of a CUDA device; copy it there"
+        )
     try:
         array = np.asarray(value)
     except (TypeError, ValueError) as error:  # a ragged list

@@ -13,6 +13,7 @@ from mhakit.device import DeviceArray
 from mhakit.errors import DTypeError, ParameterError, ShapeError
 from mhakit.problem import Problem, computation_dtype
 from mhakit.validation.arrays import (
+    as_arguments,
     as_float_array,
     as_placed_array,
     broadcast_to,
@@ -85,6 +86,7 @@ def as_problem(
         raise ParameterError(f"score_args must be a tuple, got {type(score_args).__name__}")
     if score_args and score_mod is None:
         raise ParameterError("score_args must come with a score_mod, got score_args alone")
+    score_args = as_arguments(score_args, q)
 
     lengths = as_lengths(key_lengths, batched, B, S)
     offset, left, right = as_band(

@@ -18,7 +18,7 @@ from material.device_arrays import (
     at,
 )
 from mhakit.errors import BackendUnavailable, DTypeError, ParameterError, ShapeError
-from mhakit.testing import draw
+from mhakit.testing import assert_within, budget, draw
 
 
 @pytest.mark.parametrize("kind", ON_DEVICE)
@@ -157,3 +157,16 @@ def test_bfloat16_is_rounded_and_widened_as_ml_dtypes_does(simulator):
             np.uint16(stored).view(ml_dtypes.bfloat16).astype(float), exact.astype(float)
         )
         np.testing.assert_array_equal(read(stored), exact.astype(np.float32))
+
+
+def test_score_args_on_the_device_or_the_host_are_read(device):
+    def added(score, b, h, t, s, tables):
+        return score + tables[0][s]
+
+    table = np.linspace(-1, 1, KEY.shape[2], dtype=np.float32)
+    given = {"score_mod": added, "score_args": ((table,),)}
+    expected, _ = budget("attention", QUERY, KEY, VALUE, **given)
+    for one in (Held(table), table):
+        given["score_args"] = ((one,),)
+        found = mhakit.attention(Held(QUERY), Held(KEY), Held(VALUE), **given)
+        assert_within(at(found), expected)

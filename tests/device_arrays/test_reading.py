@@ -58,6 +58,10 @@ class Refusing(Tensor):
         raise BufferError("requires a gradient")
 
 
+def added(score, b, h, t, s, table):
+    return score + table[s]
+
+
 HOST_OR_DEVICE = {
     "key on the host": (lambda: mhakit.attention(Held(QUERY), KEY, Held(VALUE)), ParameterError, "key must lie where query lies, in the memory of a CUDA device, got one in host memory; copy one of them"),
     "query on the host": (lambda: mhakit.attention(QUERY, Held(KEY), VALUE), ParameterError, "key must lie where query lies, in host memory, got one in the memory of a CUDA device"),
@@ -72,6 +76,11 @@ HOST_OR_DEVICE = {
     "backend of the host": (lambda: mhakit.attention(Held(QUERY), Held(KEY), Held(VALUE), backend="cpu"), BackendUnavailable, r"backend 'cpu' must be given arrays in host memory, got arrays on a CUDA device; use backend='cuda' \(or None\)"),
     "gradients": (lambda: mhakit.combine_vjp(QUERY, "average", {"weight": np.ones((3, 3)), "bias": np.ones(3)}, backend="cuda"), BackendUnavailable, "backend 'cuda' must not be asked for gradients, .* use backend='cpu'"),
     "unaligned": (lambda: mhakit.attention(Held(QUERY), Held(unaligned(KEY)), Held(VALUE)), ParameterError, r"key must be aligned to its numbers of 4 bytes, got address 0x[0-9a-f]+ and strides \(216, 108, 12, 4\); pass a copy"),
+    "freed": (lambda: mhakit.attention(Held(QUERY), Held(KEY, data=(0, False)), Held(VALUE)), ParameterError, r"key must lie in memory, got address 0 and shape \(2, 2, 9, 3\); what it held may have been freed"),
+    "lengths": (lambda: mhakit.attention(Held(QUERY), Held(KEY), Held(VALUE), key_lengths=Held(np.array([3, 9]))), ParameterError, "key_lengths must lie in host memory, got one in the memory of a CUDA device; copy it there"),
+    "offsets": (lambda: mhakit.attention(Held(QUERY), Held(KEY), Held(VALUE), causal=True, query_offset=Held(np.array([3, 9]))), ParameterError, "query_offset must lie in host memory"),
+    "score_args": (lambda: mhakit.attention(QUERY, KEY, VALUE, score_mod=added, score_args=(Held(np.ones(9)),)), ParameterError, "an array of score_args must lie where query lies, in host memory, got one in the memory of a CUDA device"),
+    "score_args within": (lambda: mhakit.attention(QUERY, KEY, VALUE, score_mod=added, score_args=((Held(np.ones(9)),),)), ParameterError, "an array of score_args must lie where query lies"),
     "a masked array": (lambda: mhakit.attention(Held(QUERY, mask=np.ones(3)), Held(KEY), Held(VALUE)), DTypeError, "query must not be a masked array, whose mask would be lost"),
     "integers": (lambda: mhakit.attention(Held(QUERY.astype(int)), Held(KEY), Held(VALUE)), DTypeError, "query must be float64, float32, float16 or bfloat16, got int64"),
     "complex by dlpack": (lambda: mhakit.attention(Tensor(QUERY.astype(complex)), Held(KEY), Held(VALUE)), DTypeError, "query must be float64, .* got DLPack's dtype 5 of 128 bits"),
