@@ -59,9 +59,8 @@ def combine_heads(heads: Array, plan: CombinationPlan, out: Array) -> Array:
     unweighted = plan.head_weights is None and plan.groups == H
     combined = _side_by_side(wide) if unweighted else None
     if combined is None:
-        inner = plan.groups * E
-        direct = plan.weight is None and out.dtype == real and out.flags.c_contiguous
-        combined = out.reshape(B * T, inner) if direct else np.empty((B * T, inner), real)
+        rows = _as_rows(out, real) if plan.weight is None else None
+        combined = np.empty((B * T, plan.groups * E), real) if rows is None else rows
         weigh_groups(wide, plan, combined)
     _project(combined, plan, out)
     return combined
@@ -99,9 +98,10 @@ def _side_by_side(heads: Array) -> Array | None:
 
 def _project(combined: Array, plan: CombinationPlan, out: Array) -> None:
     """Write ``combined @ weight + bias`` to ``out``, rounded once."""
-    M, real = out.shape[2], combined.dtype
-    direct = out.dtype == real and out.flags.c_contiguous
-    rows = out.reshape(-1, M) if direct else np.empty((len(combined), M), real)
+    real = combined.dtype
+    rows = _as_rows(out, real)
+    if rows is None:
+        rows = np.empty((len(combined), out.shape[2]), real)
     if plan.weight is not None:
         project(combined, plan.weight, plan.bias, rows)
     elif plan.bias is not None:
@@ -110,6 +110,12 @@ def _project(combined: Array, plan: CombinationPlan, out: Array) -> None:
         rows = combined
     if not np.may_share_memory(rows, out):
         out[...] = rows.reshape(out.shape)
+
+
+def _as_rows(out: Array, real: np.dtype[Any]) -> Array | None:
+    """View an output as rows that a kernel can write, (B * T, M), or None where it cannot."""
+    fits = out.dtype == real and out.flags.c_contiguous
+    return out.reshape(-1, out.shape[2]) if fits else None
 
 
 def placed(array: Array, steps: tuple[int, ...]) -> tuple[Array, tuple[int, ...]]:

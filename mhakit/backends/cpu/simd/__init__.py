@@ -21,6 +21,7 @@ from mhakit.backends.cpu.simd.columns import (
     tanh,
 )
 from mhakit.backends.cpu.simd.emitter import LEAST_BYTES, VECTOR_BYTES
+from mhakit.backends.cpu.simd.lines import row_from_line, rows_to_lines
 from mhakit.backends.cpu.simd.product import (
     COLUMN,
     accumulate,
@@ -28,12 +29,7 @@ from mhakit.backends.cpu.simd.product import (
     extend,
     multiply,
 )
-from mhakit.backends.cpu.simd.transposing import (
-    row_from_line,
-    rows_to_lines,
-    to_columns,
-    to_rows,
-)
+from mhakit.backends.cpu.simd.turning import to_columns, to_rows
 
 __all__ = [
     "COLUMN",
