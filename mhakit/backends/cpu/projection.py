@@ -45,6 +45,9 @@ ROWS = 512
 DEPTH = 768
 """Numbers of a column that a copied tile holds, which stays in the second cache."""
 
+NEAR = 64
+"""Rows that all columns of a tile are made of before the next rows: they stay in a cache."""
+
 FEWEST, LEAST = 32, 2**20
 """Rows, and products of numbers, under which BLAS multiplies: the copy and the start of a kernel
 would cost more than they save."""
@@ -154,10 +157,12 @@ def _project_tile(call, real, first_row, first, places, tile, bias, sums):
         depth = min(k + DEPTH, call.K) - k
         _copy(call, real, k, depth, first, columns, places, tile)
         row = call.rows + first_row * call.rows_n + k * call.rows_k
-        extend(
-            real, row, call.rows_n, call.rows_k, address(tile), out, tile.strides[0], width, count,
-            depth, begin, out_row, begin_row,
-        )  # fmt: skip
+        for i in range(0, count, NEAR):
+            extend(
+                real, row + i * call.rows_n, call.rows_n, call.rows_k, address(tile),
+                out + i * out_row, tile.strides[0], width, min(NEAR, count - i), depth,
+                begin + i * begin_row, out_row, begin_row,
+            )  # fmt: skip
         begin, begin_row = out, out_row
     if columns < call.lanes and call.past_block * DEPTH >= call.K:
         for i in range(count):
