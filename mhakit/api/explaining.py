@@ -34,7 +34,8 @@ class Explanation:
     tiles_full, tiles_border, tiles_skipped : int
         Tiles computed without and with a visibility test, and tiles not touched at all.
     flops, bytes_moved, scratch_bytes : int
-        Arithmetic of the tiles computed, bytes of inputs and output, bytes allocated beyond them.
+        Arithmetic of the tiles computed, each taken for a whole one; bytes of inputs and output;
+        bytes allocated beyond them.
     """
 
     backend: str
