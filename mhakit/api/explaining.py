@@ -34,8 +34,7 @@ class Explanation:
     tiles_full, tiles_border, tiles_skipped : int
         Tiles computed without and with a visibility test, and tiles not touched at all.
     flops, bytes_moved, scratch_bytes : int
-        Arithmetic of the tiles computed, each taken for a whole one; bytes of inputs and output;
-        bytes allocated beyond them.
+        Arithmetic of the tiles computed, bytes of inputs and output, bytes allocated beyond them.
     """
 
     backend: str
@@ -132,12 +131,13 @@ def explain(
     facts = engine.describe(problem)
     assert problem.value is not None
     D, E = problem.query.shape[3], problem.value.shape[3]
-    scores_per_tile = facts["tile"][0] * facts["tile"][1]
+    whole = math.prod(facts["tile"]) * (facts["tiles_full"] + facts["tiles_border"])
+    scores = facts.pop("scores", whole)  # of tiles that may be narrower
     return Explanation(
         backend=engine.__name__.rpartition(".")[2],
         dtype=problem.query.dtype.name,
         computation_dtype=problem.real.name,
-        flops=2 * (D + E) * scores_per_tile * (facts["tiles_full"] + facts["tiles_border"]),
+        flops=2 * (D + E) * scores,
         bytes_moved=_bytes(problem),
         **facts,
     )

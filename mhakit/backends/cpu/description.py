@@ -27,7 +27,7 @@ def describe(problem: Problem) -> dict[str, Any]:
     rows = H // G * T
     decoded = T <= TARGETS
     lanes = rows if decoded else lanes_for(rows, problem.real)
-    full, border, skipped = _count_tiles(problem, lanes)
+    full, border, skipped, scores = _count_tiles(problem, lanes)
     used = threads() if estimate(problem) >= launch.SERIAL_BELOW else 1
     half = problem.query.dtype.itemsize == 2
     if decoded:
@@ -58,20 +58,25 @@ def describe(problem: Problem) -> dict[str, Any]:
         "tiles_full": full * G,
         "tiles_border": border * G,
         "tiles_skipped": skipped * G,
+        "scores": scores * G,
         "scratch_bytes": used * scratch + kept,
     }
 
 
-def _count_tiles(problem: Problem, lanes: int) -> tuple[int, int, int]:
-    """Return how many tiles of one key/value head show everything, something, nothing."""
+def _count_tiles(problem: Problem, lanes: int) -> tuple[int, int, int, int]:
+    """Return how many tiles of one key/value head show everything, something, nothing.
+
+    And how many scores those hold that show any; the last tile is as narrow as its targets.
+    """
     B, H, T, _ = problem.query.shape
     S, ratio = problem.key.shape[2], H // problem.key.shape[1]
     if B * T * S == 0:
-        return 0, 0, 0
+        return 0, 0, 0, 0
     tiles = -(-ratio * T // lanes)
     target = np.minimum(np.arange(tiles * lanes), ratio * T - 1) % T
     blocks = -(-S // SOURCES)
-    full = border = 0
+    width = np.minimum(ratio * T - np.arange(tiles) * lanes, lanes)
+    full = border = scores = 0
     for offset, length in zip(problem.query_offset, problem.key_lengths, strict=True):
         position = (target + offset).reshape(tiles, lanes)
         low = np.maximum(position - problem.left, 0)
@@ -88,7 +93,8 @@ def _count_tiles(problem: Problem, lanes: int) -> tuple[int, int, int]:
         dense = int(whole.sum()) if problem.mask is None else 0
         full += dense
         border += int(touched.sum()) - dense
-    return full, border, B * tiles * blocks - full - border
+        scores += int((width * touched).sum()) * SOURCES
+    return full, border, B * tiles * blocks - full - border, scores
 
 
 def machine() -> dict[str, Any]:
