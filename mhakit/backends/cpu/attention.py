@@ -18,7 +18,7 @@ from mhakit.backends.cpu.flags import inlined
 from mhakit.backends.cpu.launch import Worker
 from mhakit.backends.cpu.memory import address, end, take
 from mhakit.backends.cpu.modified import Modified
-from mhakit.backends.cpu.rows import store_rows
+from mhakit.backends.cpu.rows import store_rows, widened
 from mhakit.backends.cpu.scratch import laid, release, reserve, state_of, state_size
 from mhakit.backends.cpu.simd import VECTOR_BYTES, column_bases, column_weights
 from mhakit.backends.cpu.slices import run_in_slices
@@ -40,7 +40,7 @@ from mhakit.backends.cpu.tiles import (
     width_of,
     write_lse,
 )
-from mhakit.backends.cpu.values import add_values, leaks, values_from
+from mhakit.backends.cpu.values import add_values, leaks
 from mhakit.problem import Problem
 
 __all__ = ["attend"]
@@ -169,9 +169,10 @@ def _attend_tile(
             LOG2E, score_mod, score_args,
         )  # fmt: skip
         hides = _weigh(real, rows, weights, top, carry, base, total)
-        row, row_stride, across = values_from(
-            call, real, value + source * call.value_s, rows, staged
-        )
+        row, row_stride, across = widened(
+            real, call.kind, value + source * call.value_s, call.value_s, call.value_e, rows, E,
+            staged,
+        )  # fmt: skip
         visible = hides and leaks(real, row, row_stride, across, rows, E, call.item)
         whole = spared or not hides
         piece = width if whole else PIECE

@@ -18,7 +18,7 @@ from mhakit.backends.cpu.simd import (
 )
 from mhakit.backends.cpu.storage import BOOL, FLOAT16, FLOAT32, FLOAT64
 
-__all__ = ["load_row", "load_rows", "store_row", "store_rows", "widen_rows"]
+__all__ = ["load_row", "load_rows", "store_row", "store_rows", "widen_rows", "widened"]
 
 
 @inlined
@@ -98,3 +98,12 @@ def widen_rows(real, kind, first, row, step, rows, width, out):
     else:
         for i in range(rows):
             load_row(real, kind, first + i * row, step, width, out[i])
+
+
+@inlined
+def widened(real, kind, first, row, step, rows, width, staged):
+    """Return where numbers in the type of ``real`` lie and their strides, staged where short."""
+    if kind < FLOAT16:
+        return first, row, step
+    widen_rows(real, kind, first, row, step, rows, width, staged)
+    return address(staged), staged.strides[0], np.int64(staged.itemsize)

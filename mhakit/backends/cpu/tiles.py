@@ -12,7 +12,7 @@ import numpy as np
 from mhakit.backends.cpu.call import SOURCES
 from mhakit.backends.cpu.flags import inlined, optimized
 from mhakit.backends.cpu.memory import address, read, read_int64, write
-from mhakit.backends.cpu.rows import load_rows, widen_rows
+from mhakit.backends.cpu.rows import load_rows, widened
 from mhakit.backends.cpu.simd import COLUMN, LEAST_BYTES, VECTOR_BYTES, multiply, tanh
 from mhakit.backends.cpu.storage import BOOL, FLOAT16, FLOAT32, FLOAT64
 from mhakit.backends.steps import first_visible, past_visible
@@ -168,10 +168,7 @@ def score_block(
     """
     D = call.D
     row = call.key + b * call.key_b + g * call.key_h + source * call.key_s
-    row_stride, step = call.key_s, call.key_d
-    if call.kind >= FLOAT16:
-        widen_rows(real, call.kind, row, row_stride, step, rows, D, staged)
-        row, row_stride, step = address(staged), staged.strides[0], np.int64(staged.itemsize)
+    row, row_stride, step = widened(real, call.kind, row, call.key_s, call.key_d, rows, D, staged)
     # a user's function is given true scores, hidden ones too
     whole = spared or score_mod is not None
     piece = width if whole else PIECE

@@ -2,24 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from mhakit.backends.cpu.flags import inlined
-from mhakit.backends.cpu.memory import address
-from mhakit.backends.cpu.rows import widen_rows
 from mhakit.backends.cpu.simd import accumulate, accumulate_visible, all_finite
-from mhakit.backends.cpu.storage import FLOAT16
 
-__all__ = ["add_values", "leaks", "values_from"]
-
-
-@inlined
-def values_from(call, real, first, rows, staged):
-    """Return where rows of values lie and their strides, widened to ``staged`` where short."""
-    if call.kind < FLOAT16:
-        return first, call.value_s, call.value_e
-    widen_rows(real, call.kind, first, call.value_s, call.value_e, rows, call.E, staged)
-    return address(staged), staged.strides[0], np.int64(staged.itemsize)
+__all__ = ["add_values", "leaks"]
 
 
 @inlined

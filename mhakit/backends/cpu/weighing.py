@@ -19,7 +19,7 @@ from mhakit.backends.cpu.flags import inlined
 from mhakit.backends.cpu.launch import Worker
 from mhakit.backends.cpu.memory import address, end, read_int64, take
 from mhakit.backends.cpu.modified import Modified
-from mhakit.backends.cpu.rows import store_rows
+from mhakit.backends.cpu.rows import store_rows, widened
 from mhakit.backends.cpu.scratch import laid, release, reserve, state_of, state_size
 from mhakit.backends.cpu.simd import (
     VECTOR_BYTES,
@@ -42,7 +42,7 @@ from mhakit.backends.cpu.tiles import (
     staged_shape,
     turned_shape,
 )
-from mhakit.backends.cpu.values import add_values, leaks, values_from
+from mhakit.backends.cpu.values import add_values, leaks
 from mhakit.problem import Problem
 
 __all__ = ["weigh"]
@@ -281,7 +281,9 @@ def _take_up(kept, source, tile):
 @inlined
 def _add_values(call, real, row, rows, hides, weights, staged, ones, sums):
     """Add the weighted values of a block of sources, the first at ``row``, to the sums."""
-    row, row_stride, across = values_from(call, real, row, rows, staged)
+    row, row_stride, across = widened(
+        real, call.kind, row, call.value_s, call.value_e, rows, call.E, staged
+    )
     visible = hides and leaks(real, row, row_stride, across, rows, call.E, call.item)
     step = call.lanes * call.item
     add_values(

@@ -12,12 +12,12 @@ from mhakit.backends.cpu.flags import inlined
 from mhakit.backends.cpu.launch import Worker
 from mhakit.backends.cpu.memory import address, end, take
 from mhakit.backends.cpu.record import HEAD, pack, records, where
-from mhakit.backends.cpu.rows import load_rows, store_rows
+from mhakit.backends.cpu.rows import load_rows, store_rows, widened
 from mhakit.backends.cpu.scratch import laid, release, reserve, state_of, state_size
 from mhakit.backends.cpu.slices import run_in_slices
 from mhakit.backends.cpu.storage import FLOAT16, kind_of
 from mhakit.backends.cpu.tiles import fill
-from mhakit.backends.cpu.values import add_values, leaks, values_from
+from mhakit.backends.cpu.values import add_values, leaks
 from mhakit.problem import computation_dtype
 
 __all__ = ["weigh_values"]
@@ -110,8 +110,8 @@ def _sum_tile(call, real, b, h, first_row, block, sums, ones, staged, at):
             for lane in range(lanes):
                 weight = block[i, lane]
                 block[i, lane] = cast(-0.0) if weight == cast(0) else weight
-        row, row_stride, across = values_from(
-            call, real, value + source * call.value_s, rows, staged
+        row, row_stride, across = widened(
+            real, kind, value + source * call.value_s, call.value_s, call.value_e, rows, E, staged
         )
         visible = leaks(real, row, row_stride, across, rows, E, call.item)
         add_values(
