@@ -73,21 +73,29 @@ def _by_interface(value: Any, name: str) -> DeviceArray:
             "pass its data, and what is hidden as mask="
         )
     told = getattr(value, "dtype", None)  # "<V2" alone does not say bfloat16
-    dtype: np.dtype[Any] = np.dtype(interface["typestr"])
-    if isinstance(told, np.dtype) and told.name == "bfloat16":
-        dtype = told
-    shape = tuple(int(size) for size in interface["shape"])
-    strides = interface.get("strides")
-    address, readonly = interface["data"]
-    return DeviceArray(
-        address=int(address or 0),
-        shape=shape,
-        strides=_in_order(shape, dtype.itemsize) if strides is None else tuple(map(int, strides)),
-        dtype=dtype,
-        owner=value,
-        stream=interface.get("stream"),
-        readonly=bool(readonly),
-    )
+    try:
+        dtype: np.dtype[Any] = np.dtype(interface["typestr"])
+        if isinstance(told, np.dtype) and told.name == "bfloat16":
+            dtype = told
+        shape = tuple(int(size) for size in interface["shape"])
+        strides = interface.get("strides")
+        strides = _in_order(shape, dtype.itemsize) if strides is None else map(int, strides)
+        address, readonly = interface["data"]
+        return DeviceArray(
+            address=int(address or 0),
+            shape=shape,
+            strides=tuple(strides),
+            dtype=dtype,
+            owner=value,
+            stream=interface.get("stream"),
+            readonly=bool(readonly),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise DTypeError(
+            f"{name} must tell shape, typestr and data by __cuda_array_interface__, got "
+            f"{type(value).__name__} ({type(error).__name__}: {error}); pass an array of torch, "
+            "CuPy or Numba"
+        ) from error
 
 
 def _by_dlpack(value: Any, name: str) -> DeviceArray:

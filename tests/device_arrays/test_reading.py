@@ -82,6 +82,8 @@ HOST_OR_DEVICE = {
     "score_args": (lambda: mhakit.attention(QUERY, KEY, VALUE, score_mod=added, score_args=(Held(np.ones(9)),)), ParameterError, "an array of score_args must lie where query lies, in host memory, got one in the memory of a CUDA device"),
     "score_args within": (lambda: mhakit.attention(QUERY, KEY, VALUE, score_mod=added, score_args=((Held(np.ones(9)),),)), ParameterError, "an array of score_args must lie where query lies"),
     "a masked array": (lambda: mhakit.attention(Held(QUERY, mask=np.ones(3)), Held(KEY), Held(VALUE)), DTypeError, "query must not be a masked array, whose mask would be lost"),
+    "no shape": (lambda: mhakit.attention(Held(QUERY, shape=None), Held(KEY), Held(VALUE)), DTypeError, r"query must tell shape, typestr and data by __cuda_array_interface__, got Held \(TypeError: .* pass an array of torch, CuPy or Numba"),
+    "no address": (lambda: mhakit.attention(Held(QUERY), Held(KEY), Held(VALUE, data=())), DTypeError, r"value must tell shape, typestr and data by __cuda_array_interface__, got Held \(ValueError"),
     "integers": (lambda: mhakit.attention(Held(QUERY.astype(int)), Held(KEY), Held(VALUE)), DTypeError, "query must be float64, float32, float16 or bfloat16, got int64"),
     "complex by dlpack": (lambda: mhakit.attention(Tensor(QUERY.astype(complex)), Held(KEY), Held(VALUE)), DTypeError, "query must be float64, .* got DLPack's dtype 5 of 128 bits"),
     "dlpack that refuses": (lambda: mhakit.attention(Refusing(QUERY), Held(KEY), Held(VALUE)), DTypeError, r"query must be an array that DLPack can hand over, got Refusing \(requires a gradient\); pass a detached copy"),
