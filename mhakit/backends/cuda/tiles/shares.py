@@ -71,9 +71,7 @@ class _ByTensorCores:
         m, variant = self.m, self.variant
         sort_out(m, variant, value, kinds)
         m.barrier()
-        added = add_specials(m, variant, kinds, seen, warp_of(m), sums[0])
-        m.barrier()  # kinds lie where the next keys will
-        return [added]
+        return [add_specials(m, variant, kinds, seen, warp_of(m), sums[0])]
 
     def add(
         self, value: Layout, weights: State, sums: State, carries: State, special: Number

@@ -88,7 +88,8 @@ def add_specials(
 ) -> list[State]:
     """Return the sums of 16 targets, and to each the NaN and infinities that it sees.
 
-    They are of sources 16 k + … of a tile that was sorted out, ``seen`` as `seen_words` are.
+    They are of sources 16 k + … of a tile that was sorted out, ``seen`` as `seen_words` are. All
+    threads have read their kinds when any goes on: the last vote is a barrier.
     """
     product = product_of(variant)
     steps = 16 // product.depth
