@@ -63,6 +63,8 @@ def test_a_variant_compiles_within_its_budget(name, capability):
         ("decoding-float32-3xtf32-D128-16x32-2w-softcap-bias-mask-score_mod", (9, 0)),
         ("decoding-float32-fma-D128-16x32-2w", (9, 0)),
         ("decoding-float32-fma-D64-16x32-2w-mask", (7, 5)),
+        ("decoding-float32-3xtf32-D64E256-16x32-4w", (8, 0)),
+        ("decoding-float32-fma-D256-16x32-4w-softcap-bias-mask-score_mod", (7, 5)),
         ("merging-bfloat16-E128", (9, 0)),
         ("merging-float32-E64", (8, 0)),
     ],
@@ -75,14 +77,14 @@ def test_a_decoding_variant_compiles_within_its_budget(name, capability):
     if name.startswith("merging"):
         return
     steps = 1 if v.changes and v.product == "3xtf32" else v.D * v.size // 32
-    once = 2 * steps + v.E // 8 * (v.size // 2)
+    once = 2 * steps + v.held // 8 * (v.size // 2)
     products = {"mma": once, "3xtf32": 3 * once, "fma": 0}[v.product]
-    specials = 0 if v.product == "fma" else v.E // 8 * (v.size // 2)
+    specials = 0 if v.product == "fma" else v.held // 8 * (v.size // 2)
     assert counts["mma"] >= products + specials
     if not v.changes:
         assert counts["mma"] == products + specials, "else the compiler unrolls some more"
     if v.product == "fma":
-        rows, columns = 2 * v.groups, -(-v.E // 32) * 4
+        rows, columns = 2 * v.groups, -(-v.held // 32) * 4
         least = rows * (2 * 2 * 4 + 2 * 4 * columns)
         assert counts["fma"] >= least, "two chunks of scores, four sources in two ways"
     chunks = v.sources * (v.D + v.E) * v.size // 16 // v.threads

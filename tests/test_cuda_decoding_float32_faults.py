@@ -5,14 +5,14 @@ from contextlib import suppress
 import numpy as np
 import pytest
 
-from material.twins import is_within_budget
+from material.twins import is_within_budget, leaving_out
 from mhakit.api.arguments import as_problem
 from mhakit.backends.cuda.check.twins import run_twin
-from mhakit.backends.cuda.tiles import fma, shares, softmax
+from mhakit.backends.cuda.tiles import decoding, fma, shares, softmax
 from mhakit.backends.cuda.tiles.call import ASKED
 from mhakit.backends.cuda.tiles.memory import Fault
 from mhakit.backends.cuda.tiles.product import ThreeTf32
-from mhakit.backends.cuda.tiles.segments import SEGMENT, FmaDecoding, decoding_of
+from mhakit.backends.cuda.tiles.segments import ROWS, SEGMENT, Decoding, FmaDecoding, decoding_of
 from mhakit.backends.cuda.tiles.twin import Twin
 from mhakit.backends.cuda.tiles.variant import Variant
 from mhakit.testing import Sizes, draw
@@ -20,6 +20,9 @@ from mhakit.testing import Sizes, draw
 SIZES = Sizes(1, 4, 2, 3, SEGMENT + 40, 32, 80)
 KEYWORDS = {"window": (161, 0), "query_offset": SEGMENT + 32, "key_lengths": [SEGMENT + 35]}
 LARGEST = np.finfo(np.float32).max
+WIDE = Sizes(1, 2, 1, 3, 100, 32, 256)
+SLIDING = {"window": (80, 0), "query_offset": 97}
+OTHER_WARPS = {"the other of two": lambda warp: warp ^ 1, "the first of two": lambda warp: warp & 2}
 
 
 def drawn(special=np.nan):
@@ -27,6 +30,14 @@ def drawn(special=np.nan):
     query, key, value = draw(SIZES, np.float32, seed=4)
     query *= 3  # a row's tops differ between warps and segments
     value[0, 1, 128, 3] = value[0, 1, SEGMENT + 34, 5] = special
+    return query, key, value
+
+
+def wide():
+    """Return the same for values whose columns two warps share."""
+    query, key, value = draw(WIDE, np.float32, seed=4)
+    query *= 3
+    value[0, 0, 18, [3, 200]] = np.nan
     return query, key, value
 
 
@@ -50,6 +61,16 @@ def by_tf32(monkeypatch):
 @pytest.fixture
 def by_fma(monkeypatch):
     monkeypatch.setenv(ASKED, "fma")
+
+
+@pytest.fixture
+def asked(request, monkeypatch):
+    """Each way to multiply."""
+    monkeypatch.setenv(ASKED, request.param)
+    return request.param
+
+
+of_each_product = pytest.mark.parametrize("asked", ["", "fma"], indirect=True)
 
 
 def test_the_kernel_of_three_products_that_mutants_are_made_of_is_right(by_tf32):
@@ -179,15 +200,80 @@ def test_columns_past_the_last_that_have_no_room_are_found(by_fma, monkeypatch):
         is_right()
 
 
-@pytest.mark.parametrize("asked", ["", "fma"])
+@of_each_product
 @pytest.mark.parametrize("outweighing", [200, 300])
 def test_an_infinity_that_a_later_weight_outweighs_and_that_is_lost_is_found(
     asked, outweighing, monkeypatch
 ):
-    monkeypatch.setenv(ASKED, asked)
     query, key, value = draw(Sizes(1, 1, 1, 1, 310, 32, 32), np.float32, seed=4)
     key[0, 0, outweighing] = 30 * query[0, 0, 0]
     value[0, 0, 5, 3] = np.inf
     assert is_right(arrays=(query, key, value), keywords={})
     monkeypatch.setattr(softmax, "_LEAST", 0.0)
     assert not is_right(arrays=(query, key, value), keywords={})
+
+
+@of_each_product
+def test_the_kernels_of_shared_columns_that_mutants_are_made_of_are_right(asked):
+    assert is_right(arrays=wide(), keywords=SLIDING)
+
+
+@of_each_product
+def test_a_missing_barrier_is_found_where_warps_share_columns(asked):
+    machine = leaving_out("barrier")
+    assert is_right(machine, wide(), SLIDING)
+    for which in range(max(machine.counts)):
+        with pytest.raises(Fault, match="no barrier separates"):
+            is_right(leaving_out("barrier", which), wide(), SLIDING)
+
+
+@of_each_product
+@pytest.mark.parametrize("name", OTHER_WARPS)
+def test_columns_that_are_another_warps_are_found(name, asked, monkeypatch):
+    right, other = Decoding.run_of, OTHER_WARPS[name]
+    monkeypatch.setattr(Decoding, "run_of", lambda v, tile, warp: right(v, tile, other(warp)))
+    assert not is_right(arrays=wide(), keywords=SLIDING)
+
+
+@of_each_product
+@pytest.mark.parametrize("name", OTHER_WARPS)
+def test_a_part_of_another_warps_columns_is_found(name, asked, monkeypatch):
+    right, variant = decoding.read_part, decoding_of(as_problem(*wide())[0])
+    size = ROWS * variant.part_room
+
+    def read_part(load, start, at, numbers):
+        warp = (start - variant.ring) // size
+        apart = (OTHER_WARPS[name](warp) - warp) * size
+        return right(load, start + apart, at + apart, numbers)
+
+    monkeypatch.setattr(decoding, "read_part", read_part)
+    assert not is_right(arrays=wide(), keywords=SLIDING)
+
+
+@of_each_product
+def test_columns_of_one_warp_of_two_that_are_left_out_are_found(asked, monkeypatch):
+    right, chunks = decoding._merge_warps, WIDE.E // 2 // 8
+
+    def merge_warps(m, variant, work, item):
+        right(m, variant, work, item - item // chunks % 2 * chunks)
+
+    monkeypatch.setattr(decoding, "_merge_warps", merge_warps)
+    with pytest.raises(Fault, match="an output was written twice"):
+        is_right(arrays=wide(), keywords=SLIDING)
+
+
+def test_a_special_of_another_warps_columns_is_found(by_tf32, monkeypatch):
+    right = shares.add_specials
+
+    def add_specials(m, variant, kinds, *others):
+        start = kinds.start ^ (variant.held * variant.size)
+        return right(m, variant, kinds._replace(start=start), *others)
+
+    monkeypatch.setattr(shares, "add_specials", add_specials)
+    assert not is_right(arrays=wide(), keywords=SLIDING)
+
+
+@of_each_product
+def test_a_share_that_is_another_warps_is_found(asked, monkeypatch):
+    monkeypatch.setattr(Decoding, "share", lambda variant, warp: warp % variant.runs)
+    assert not is_right(arrays=wide(), keywords=SLIDING)

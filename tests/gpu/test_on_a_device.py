@@ -81,6 +81,7 @@ def test_a_poisoned_output_is_written_throughout_and_a_run_repeats_itself(dtype)
         "decoding-bfloat16-D128-16x64-4w",
         "decoding-float16-D64-16x64-4w-softcap-bias-mask-score_mod",
         "decoding-float32-3xtf32-D128-16x32-2w", "decoding-float32-fma-D64-16x32-2w-mask",
+        "decoding-float32-3xtf32-D256-16x32-4w", "decoding-float32-fma-D64E256-16x32-4w-bias",
     ],
 )  # fmt: skip
 def test_a_tile_kernel_keeps_the_budget_and_repeats_itself(name):

@@ -8,7 +8,7 @@ from typing import Any
 from mhakit.backends.cuda.tiles.call import tiled
 from mhakit.backends.cuda.tiles.kernels import AnyVariant
 from mhakit.backends.cuda.tiles.refusing import WIDTHS
-from mhakit.backends.cuda.tiles.segments import ROWS, Decoding, FmaDecoding, Merging
+from mhakit.backends.cuda.tiles.segments import ROWS, Decoding, FmaDecoding, Merging, warps_for
 from mhakit.backends.cuda.tiles.variant import Fma, Variant
 
 __all__ = ["VARIANTS"]
@@ -28,8 +28,8 @@ _KINDS = (
     (Variant, "float32", "3xtf32"), (Fma, "float32", "fma"),
 )  # fmt: skip
 _DECODING_KINDS = (
-    (Decoding, "bfloat16", "mma", 4), (Decoding, "float16", "mma", 4),
-    (Decoding, "float32", "3xtf32", 2), (FmaDecoding, "float32", "fma", 2),
+    (Decoding, "bfloat16", "mma"), (Decoding, "float16", "mma"),
+    (Decoding, "float32", "3xtf32"), (FmaDecoding, "float32", "fma"),
 )  # fmt: skip
 
 
@@ -45,14 +45,13 @@ def _all() -> tuple[Variant, ...]:
 
 def _decoding() -> tuple[AnyVariant, ...]:
     decoding = (
-        kind(dtype, D, E, ROWS, warps, **flags, product=how)
-        for (D, E), (kind, dtype, how, warps), flags in product(_PAIRS, _DECODING_KINDS, _FLAGS)
+        kind(dtype, D, E, ROWS, warps_for(how, E), **flags, product=how)
+        for (D, E), (kind, dtype, how), flags in product(_PAIRS, _DECODING_KINDS, _FLAGS)
     )
     merging = (
         Merging(dtype, E) for E, dtype in product(WIDTHS, ("bfloat16", "float16", "float32"))
     )
-    found: tuple[AnyVariant, ...] = (*decoding, *merging)
-    return tuple(v for v in found if not (v.E == 256 and v.dtype == "float32"))
+    return (*decoding, *merging)
 
 
 VARIANTS: tuple[AnyVariant, ...] = (*_all(), *_decoding())

@@ -32,7 +32,8 @@ class _KeyHead(Place):
     __slots__ = ()
 
     def source(self, m: Machine, variant: Variant, tile: Number) -> Number:
-        share = tile * variant.sources + (warp_of(m) << 4)
+        assert isinstance(variant, Decoding)
+        share = tile * variant.sources + (variant.share(warp_of(m)) << 4)
         return share + variant.first_column(lane_of(m))
 
     def entry(self, m: Machine, variant: Variant, row: int) -> tuple[Number, Number]:
@@ -221,17 +222,17 @@ def _hand_over(m: Machine, variant: Decoding, parts: tuple[State, State, State])
 
 def _merge_warps(m: Machine, variant: Decoding, work: _Work, item: Number) -> None:
     """Merge eight columns of a row over the warps of a block, and write them."""
-    chunks, size = variant.E // 8, variant.part_room
-    row = item // chunks
-    chunk = item - row * chunks
+    chunks, size = variant.held // 8, variant.part_room
+    runs = item // chunks
+    chunk, row, run = item - runs * chunks, runs // variant.runs, runs % variant.runs
     exists = row < _count_of(m)
     row = m.select(exists, row, m.int32(0))
     of_warps = []
-    for warp in range(variant.warps):
-        start = row * size + (variant.ring + warp * ROWS * size)
+    for warp in range(0, variant.warps, variant.runs):
+        start = (run * ROWS + row) * size + (variant.ring + warp * ROWS * size)
         at = start + (chunk << 5)
         of_warps.append(read_part(m.load_shared_floats, start, at, 4 * variant.part_width))
-    line = work.first + m.int64(row)
+    line, chunk = work.first + m.int64(row), run * chunks + chunk
 
     def write(part: Part) -> Part:
         h, t = _row_of(m, work.h, row)

@@ -103,12 +103,12 @@ def no_sums(m: Machine, variant: Variant) -> State:
 
 def chunks_held(m: Machine, variant: Variant) -> list[Number]:
     """Return the chunks of a row of values that are this thread's; some may be past the last."""
-    return [(lane_of(m) & 7) + 8 * j for j in range(-(-variant.output.chunks // 8))]
+    return [(lane_of(m) & 7) + 8 * j for j in range(-(-variant.held // 32))]
 
 
 def _chunks(m: Machine, variant: Variant) -> list[Number]:
     """Return the chunks of a row of values that are this thread's, or the last instead."""
-    count, found = variant.output.chunks, []
+    count, found = variant.held // 4, []
     for j, chunk in enumerate(chunks_held(m, variant)):
         if 8 * (j + 1) > count:
             chunk = m.select(chunk < count, chunk, m.int32(count - 1))

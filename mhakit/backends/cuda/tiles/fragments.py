@@ -167,7 +167,7 @@ def add_products(
     """
     product = product_of(variant)
     sums = [list(group) for group in sums]
-    for pair in range(variant.E // 16):
+    for pair in range(variant.held // 16):
         if variant.product == "3xtf32":
             m.warp_barrier()  # else the compiler loads more than there are registers for
         columns = [[product.go_on(m, group[2 * pair + half]) for half in (0, 1)] for group in sums]

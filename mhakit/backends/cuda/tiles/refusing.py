@@ -80,8 +80,6 @@ def refusal(
         if width not in widths:
             taken = ", ".join(map(str, widths))
             return f"{letter} is {width}, tile kernels of {query.dtype.name} take {taken}"
-    if decodes and variant.E == 256 and query.dtype.name == "float32":
-        return "an E of 256 in float32 does not fit the registers of a decoding kernel"
     if problem.mask is not None and 256 in (variant.D, variant.E) and not decodes:
         return "a mask at a width of 256 does not fit the registers of a tile kernel"
     if not (problem.scale > 0 and isfinite(problem.scale)):

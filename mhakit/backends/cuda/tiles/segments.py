@@ -24,6 +24,7 @@ __all__ = [
     "parts_shape",
     "rows_of",
     "segments_of",
+    "warps_for",
 ]
 
 ROWS = 16
@@ -43,9 +44,32 @@ _RING = 17 * 1024
 
 
 class Decoding(Variant):
-    """A kernel for few targets: each of its warps takes its share of every tile of sources."""
+    """A kernel for few targets: each of its warps takes its share of every tile of sources.
+
+    Where a warp has no registers for all columns of the values, neighbours have the same share, and
+    a run of columns each.
+    """
 
     __slots__ = ()
+
+    @property
+    def runs(self) -> int:
+        """Warps that have the same share of a tile."""
+        return self.warps * SHARE // self.sources
+
+    @property
+    def held(self) -> int:
+        """Columns of a run."""
+        return self.E // self.runs
+
+    def share(self, warp: Number) -> Number:
+        """Return which share of a tile is a warp's."""
+        return warp // self.runs
+
+    def run_of(self, tile: Layout, warp: Number) -> Layout:
+        """Return a tile of values from the first column on that is a warp's."""
+        run = (warp % self.runs) * (self.held * self.size)
+        return tile._replace(start=run + tile.start)
 
     @property
     def groups(self) -> int:
@@ -98,7 +122,7 @@ class Decoding(Variant):
     @property
     def part_width(self) -> int:
         """Columns that a warp's part has room for in shared memory."""
-        return self.E
+        return self.held
 
     @property
     def part_room(self) -> int:
@@ -128,6 +152,11 @@ class FmaDecoding(Decoding):
 
     __slots__ = ()
 
+    @property
+    def stage_bytes(self) -> int:
+        """Keys and values of one tile; there are no kinds."""
+        return self.sources * (self.query.pitch + self.output.pitch)
+
     def weights_of(self, warp: Number) -> Layout:
         """Return the tile of a warp's weights."""
         pitch = Layout(SHARE, 0, self.size).pitch
@@ -136,7 +165,7 @@ class FmaDecoding(Decoding):
     @property
     def part_width(self) -> int:
         """Columns that a warp's part has room for: what no lane has a column for, too."""
-        return -(-self.E // 32) * 32
+        return -(-self.held // 32) * 32
 
     @property
     def shared_bytes(self) -> int:
@@ -174,6 +203,11 @@ def part_bytes(width: int) -> int:
     return 4 * (width + 4)
 
 
+def warps_for(product: str, E: int) -> int:
+    """Return the warps of a block: one for each share of a tile, two where float32 is wide."""
+    return 4 if product == "mma" or E > 128 else 2
+
+
 def decoding_of(problem: Problem, capability: tuple[int, int] = (9, 0)) -> Decoding:
     """Return the kernel that decodes a problem on a device of a compute capability."""
     assert problem.value is not None
@@ -184,7 +218,7 @@ def decoding_of(problem: Problem, capability: tuple[int, int] = (9, 0)) -> Decod
         query.shape[3],
         value.shape[3],
         rows=ROWS,
-        warps=4 if product == "mma" else 2,
+        warps=warps_for(product, value.shape[3]),
         softcap=problem.softcap != 0,
         bias=problem.bias is not None,
         mask=problem.mask is not None,

@@ -1,6 +1,7 @@
 """What a warp makes of its share of a tile of sources: by tensor cores, or by fma.
 
-Every warp holds all rows of its block, for the 16 sources of a tile that are its own.
+Every warp holds all rows of its block, for the 16 sources of a tile that are its own, and columns
+that are its own where these are many.
 """
 
 from __future__ import annotations
@@ -55,11 +56,12 @@ class _ByTensorCores:
         self.m, self.variant, self.product = m, variant, product_of(variant)
 
     def begin(self) -> State:
-        return [[[self.m.float32(0.0)] * 4 for _ in range(self.variant.E // 8)]]
+        return [[[self.m.float32(0.0)] * 4 for _ in range(self.variant.held // 8)]]
 
     def score(self, key: Layout) -> list[list[State]]:
         m = self.m
-        return fragments.score_products(m, self.variant, key, m.int32(0), warp_of(m) << 4, SHARE)
+        first = self.variant.share(warp_of(m)) << 4
+        return fragments.score_products(m, self.variant, key, m.int32(0), first, SHARE)
 
     def ready(self, scores: list[list[State]], weights: list[list[State]]) -> State:
         return weights
@@ -71,18 +73,20 @@ class _ByTensorCores:
         m, variant = self.m, self.variant
         sort_out(m, variant, value, kinds)
         m.barrier()
-        return [add_specials(m, variant, kinds, seen, warp_of(m), sums[0])]
+        share, kinds = variant.share(warp_of(m)), variant.run_of(kinds, warp_of(m))
+        return [add_specials(m, variant, kinds, seen, share, sums[0])]
 
     def add(
         self, value: Layout, weights: State, sums: State, carries: State, special: Number
     ) -> State:
         m, variant = self.m, self.variant
-        first = warp_of(m) * (SHARE // self.product.depth)
+        run = variant.run_of(value, warp_of(m))
+        first = variant.share(warp_of(m)) * (SHARE // self.product.depth)
         operands = fragments.operands_of(m, variant, weights)
-        return fragments.add_products(m, variant, value, first, operands, sums, carries)
+        return fragments.add_products(m, variant, run, first, operands, sums, carries)
 
     def columns(self, sums: State, row: int) -> Iterator[tuple[Number, State]]:
-        for pair in range(self.variant.E // 16):
+        for pair in range(self.variant.held // 16):
             runs = sums[0][2 * pair : 2 * pair + 2]
             for column, numbers in self.product.neighbours(self.m, runs, row):
                 yield column + 16 * pair, [x * self.variant.worth for x in numbers]
@@ -98,7 +102,8 @@ class _ByFma:
         return fma.no_sums(self.m, self.variant)
 
     def score(self, key: Layout) -> list[list[State]]:
-        return fma.score_products(self.m, self.variant, key, warp_of(self.m) << 4, SHARE)
+        first = self.variant.share(warp_of(self.m)) << 4
+        return fma.score_products(self.m, self.variant, key, first, SHARE)
 
     def ready(self, scores: list[list[State]], weights: list[list[State]]) -> State:
         tile = self.variant.weights_of(warp_of(self.m))
@@ -114,9 +119,10 @@ class _ByFma:
     def add(
         self, value: Layout, weights: State, sums: State, carries: State, special: Number
     ) -> State:
-        warp = warp_of(self.m)
-        tiles, sources = (self.variant.weights_of(warp), value), (warp << 4, SHARE)
-        return fma.add_products(self.m, self.variant, tiles, sources, sums, careful=special)
+        warp, variant = warp_of(self.m), self.variant
+        tiles = variant.weights_of(warp), variant.run_of(value, warp)
+        sources = variant.share(warp) << 4, SHARE
+        return fma.add_products(self.m, variant, tiles, sources, sums, careful=special)
 
     def columns(self, sums: State, row: int) -> Iterator[tuple[Number, State]]:
         for j, chunk in enumerate(fma.chunks_held(self.m, self.variant)):

@@ -95,7 +95,7 @@ def add_specials(
     steps = 16 // product.depth
     flags = [product.flags(m, seen[0], m.int32(i)) for i in range(steps)]
     added: list[State] = []
-    for pair in range(variant.E // 16):
+    for pair in range(variant.held // 16):
         counts = [[m.float32(0.0)] * 4 for _ in (0, 1)]
         for i, flag in enumerate(flags):
             found = product.values(m, kinds, k * steps + i, pair)

@@ -87,6 +87,11 @@ class Variant(NamedTuple):
         return self.bias or self.mask or self.score_mod
 
     @property
+    def held(self) -> int:
+        """Columns of the values that one warp holds sums of."""
+        return self.E
+
+    @property
     def query(self) -> Layout:
         """The tile of queries, and of the output once they are read."""
         return Layout(self.D, 0, self.size)
