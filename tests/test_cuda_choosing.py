@@ -48,67 +48,79 @@ def test_what_the_tiles_take_is_explained_as_theirs(chosen):
     assert (masked.tile, masked.tiles_full) == ((64, 64), 0)
 
 
-def test_how_float32_is_multiplied_is_explained(chosen, monkeypatch):
-    arrays = draw(SIZES._replace(T=130), np.float32)
+@pytest.mark.parametrize(
+    ("kernel", "sizes", "why", "order", "names"),
+    [
+        (
+            "attention", SIZES._replace(T=130), "take this dtype{}, these widths and these keywords",
+            "tiles of 32 sources, in order",
+            ["float32-3xtf32-D64-64x32-4w", "float32-fma-D64-64x32-4w", "float32-fma-D64-128x32-4w"],
+        ),
+        (
+            "decoding", SIZES._replace(T=5), "one tile{}: each key and value is read once",
+            "1 segment of 256 sources, in order",
+            [f"decoding-float32-{way}-D64-16x32-2w" for way in ("3xtf32", "fma", "fma")],
+        ),
+        (
+            "decoding", SIZES._replace(T=5, E=256), "one tile{}: each key and value is read once",
+            "1 segment of 256 sources, in order",
+            [f"decoding-float32-{way}-D64E256-16x32-4w" for way in ("3xtf32", "fma", "fma")],
+        ),
+    ],
+)  # fmt: skip
+def test_how_float32_is_multiplied_is_explained(
+    kernel, sizes, why, order, names, chosen, monkeypatch
+):
+    def ask(capability=(9, 0)):
+        return chosen(*draw(sizes, np.float32), capability=capability)
+
     monkeypatch.delenv("MHAKIT_CUDA_FLOAT32", raising=False)
-    plan = chosen(*arrays)
-    assert plan.kernel == "cuda.attention, tiles by mma.sync, float32-3xtf32-D64-64x32-4w"
-    assert plan.why.endswith(
-        "; tile kernels take this dtype, which tensor cores multiply as three products of TF32, "
-        "these widths and these keywords"
-    )
-    assert (plan.tile, plan.order) == ((64, 32), "tiles of 32 sources, in order")
-    old = chosen(*arrays, capability=(7, 5))
-    assert old.kernel == "cuda.attention, tiles by fma, float32-fma-D64-64x32-4w"
-    assert "without tensor cores: compute capability 7.5 has no TF32" in old.why
+    plans = [ask(), ask((7, 5))]
     monkeypatch.setenv("MHAKIT_CUDA_FLOAT32", "fma")
-    asked = chosen(*arrays)
-    assert asked.kernel == "cuda.attention, tiles by fma, float32-fma-D64-128x32-4w"
-    assert "without tensor cores, as MHAKIT_CUDA_FLOAT32 asks" in asked.why
-    half = chosen(*draw(SIZES, HALF))
-    assert "take this dtype, these widths" in half.why
+    plans.append(ask())
+    ways = (
+        ("mma.sync", ", which tensor cores multiply as three products of TF32"),
+        ("fma", ", without tensor cores: compute capability 7.5 has no TF32"),
+        ("fma", ", without tensor cores, as MHAKIT_CUDA_FLOAT32 asks"),
+    )
+    for plan, name, (by, how) in zip(plans, names, ways, strict=True):
+        assert plan.kernel == f"cuda.{kernel}, tiles by {by}, {name}"
+        assert plan.why.endswith(why.format(how))
+        assert (plan.tile[1], plan.order) == (32, order)
     monkeypatch.setenv("MHAKIT_CUDA_FLOAT32", "exact")
     with pytest.raises(ParameterError, match="MHAKIT_CUDA_FLOAT32 must be fma or not set"):
-        chosen(*arrays)
+        ask()
 
 
-def test_few_targets_are_decoded_and_explained_so(chosen):
-    few = SIZES._replace(T=5, S=600)
-    plan = chosen(*draw(few, HALF), causal="bottom_right")
-    assert plan.kernel == "cuda.decoding, tiles by mma.sync, decoding-bfloat16-D64-16x64-4w"
-    assert plan.why == (
-        "T * H / G is 10, all rows that share a key head fit one tile: each key and value is read "
-        "once"
-    )
-    assert plan.order == "3 segments of 256 sources, each in order, then merged"
-    assert (plan.tile, plan.threads) == ((16, 64), 128)
-    # of each key head: 10 tiles, of which the last hides something
-    assert (plan.tiles_full, plan.tiles_border, plan.tiles_skipped) == (4 * 9, 4, 0)
-    assert plan.scratch_bytes == 4 * 2 * 4 * 5 * 3 * (64 + 4) + 2 * 16
-    one = chosen(*draw(few._replace(S=200), HALF))
-    assert (one.order, one.scratch_bytes) == ("1 segment of 256 sources, in order", 2 * 16)
-
-
-def test_how_decoding_multiplies_float32_is_explained(chosen, monkeypatch):
-    arrays = draw(SIZES._replace(T=5, S=600), np.float32)
+@pytest.mark.parametrize(
+    ("dtype", "name", "how", "apart", "threads"),
+    [
+        (HALF, "bfloat16-D64-16x64-4w", "", 64, 128),
+        (
+            np.float32, "float32-3xtf32-D64-16x32-2w",
+            ", which tensor cores multiply as three products of TF32", 32, 64,
+        ),
+    ],
+)  # fmt: skip
+def test_few_targets_are_decoded_and_explained_so(
+    dtype, name, how, apart, threads, chosen, monkeypatch
+):
     monkeypatch.delenv("MHAKIT_CUDA_FLOAT32", raising=False)
-    plan = chosen(*arrays, causal="bottom_right")
-    assert plan.kernel == "cuda.decoding, tiles by mma.sync, decoding-float32-3xtf32-D64-16x32-2w"
+    few = SIZES._replace(T=5, S=600)
+    plan = chosen(*draw(few, dtype), causal="bottom_right")
+    assert plan.kernel == f"cuda.decoding, tiles by mma.sync, decoding-{name}"
     assert plan.why == (
-        "T * H / G is 10, all rows that share a key head fit one tile, which tensor cores multiply "
-        "as three products of TF32: each key and value is read once"
+        f"T * H / G is 10, all rows that share a key head fit one tile{how}: each key and value is "
+        "read once"
     )
     assert plan.order == "3 segments of 256 sources, each in order, then merged"
-    assert (plan.tile, plan.threads) == ((16, 32), 64)
-    assert (plan.tiles_full, plan.tiles_border, plan.tiles_skipped) == (4 * 18, 4, 0)
+    assert (plan.tile, plan.threads) == ((16, apart), threads)
+    # of each key head; the last tile hides something
+    tiles = plan.tiles_full, plan.tiles_border, plan.tiles_skipped
+    assert tiles == (4 * (600 // apart), 4, 0)
     assert plan.scratch_bytes == 4 * 2 * 4 * 5 * 3 * (64 + 4) + 2 * 16
-    old = chosen(*arrays, capability=(7, 5))
-    assert old.kernel == "cuda.decoding, tiles by fma, decoding-float32-fma-D64-16x32-2w"
-    assert "one tile, without tensor cores: compute capability 7.5 has no TF32:" in old.why
-    monkeypatch.setenv("MHAKIT_CUDA_FLOAT32", "fma")
-    asked = chosen(*arrays)
-    assert asked.kernel == "cuda.decoding, tiles by fma, decoding-float32-fma-D64-16x32-2w"
-    assert "without tensor cores, as MHAKIT_CUDA_FLOAT32 asks:" in asked.why
+    one = chosen(*draw(few._replace(S=200), dtype))
+    assert (one.order, one.scratch_bytes) == ("1 segment of 256 sources, in order", 2 * 16)
 
 
 def test_arrays_of_the_host_are_judged_as_they_will_lie_on_the_device(chosen):

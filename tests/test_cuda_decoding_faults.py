@@ -6,7 +6,7 @@ from contextlib import suppress
 import numpy as np
 import pytest
 
-from material.twins import KINDS, is_within_budget, leaving_out, vote_without_a_barrier
+from material.twins import KINDS, TRANSPOSED, is_within_budget, leaving_out, vote_without_a_barrier
 from mhakit.api.arguments import as_problem
 from mhakit.backends.cuda.check.twins import run_twin
 from mhakit.backends.cuda.tiles import decoding, merging, shares
@@ -189,31 +189,9 @@ def test_a_row_merged_over_too_few_lanes_is_found(dtype):
     assert not is_right(dtype, Lonely)
 
 
-@pytest.mark.parametrize("of_values", [False, True])
-def test_a_transposed_fragment_is_found(of_values, dtype):
-    class Transposed(Twin):
-        def load_matrices(self, address, *, transposed):
-            turned = not transposed if transposed == of_values else transposed
-            return super().load_matrices(address, transposed=turned)
-
-    assert not is_right(dtype, Transposed)
-
-
-def test_operands_in_the_wrong_order_are_found(dtype):
-    class Swapped(Twin):
-        def multiply(self, a, b, c):
-            return super().multiply(a, b[::-1], c)
-
-    class Halves(Twin):
-        def multiply(self, a, b, c):
-            return super().multiply([a[0], a[2], a[1], a[3]], b, c)
-
-    class Pairs(Twin):
-        def pack(self, low, high):
-            return super().pack(high, low)
-
-    for machine in (Swapped, Halves, Pairs):
-        assert not is_right(dtype, machine), machine.__name__
+@pytest.mark.parametrize("machine", TRANSPOSED[2])
+def test_a_transposed_fragment_is_found(machine, dtype):
+    assert not is_right(dtype, machine)
 
 
 @pytest.mark.parametrize(

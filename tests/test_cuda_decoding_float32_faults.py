@@ -5,7 +5,7 @@ from contextlib import suppress
 import numpy as np
 import pytest
 
-from material.twins import is_within_budget, leaving_out
+from material.twins import TRANSPOSED, is_within_budget, leaving_out
 from mhakit.api.arguments import as_problem
 from mhakit.backends.cuda.check.twins import run_twin
 from mhakit.backends.cuda.tiles import decoding, fma, shares, softmax
@@ -86,21 +86,9 @@ def test_the_kernel_of_fma_that_mutants_are_made_of_is_right(by_fma):
     assert is_right(arrays=drawn(np.inf))
 
 
-def test_a_transposed_fragment_is_found(by_tf32):
-    class Queries(Twin):
-        def multiply(self, a, b, c):
-            return super().multiply([a[0], a[2], a[1], a[3]], b, c)
-
-    class Keys(Twin):
-        def multiply(self, a, b, c):
-            return super().multiply(a, b[::-1], c)
-
-    class Columns(Twin):
-        def load_pair(self, address):
-            return super().load_pair(address)[::-1]
-
-    for machine in (Queries, Keys, Columns):
-        assert not is_right(machine), machine.__name__
+@pytest.mark.parametrize("machine", TRANSPOSED[4])
+def test_a_transposed_fragment_is_found(machine, by_tf32):
+    assert not is_right(machine)
 
 
 @pytest.mark.parametrize("which", ["small * big", "big * small"])

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from material.twins import is_within_budget, leaving_out, vote_without_a_barrier
+from material.twins import TRANSPOSED, is_within_budget, leaving_out, vote_without_a_barrier
 from mhakit.api.arguments import as_problem
 from mhakit.backends.cuda.check.twins import run_twin
 from mhakit.backends.cuda.tiles import attention, fma, fragments, softmax
@@ -127,21 +127,12 @@ def test_a_bound_of_visibility_off_by_one_is_found(monkeypatch, name, off):
     assert not is_right()
 
 
-def test_a_transposed_fragment_is_found(monkeypatch):
-    class Queries(Twin):
-        def multiply(self, a, b, c):
-            return super().multiply([a[0], a[2], a[1], a[3]], b, c)
+@pytest.mark.parametrize("machine", TRANSPOSED[4])
+def test_a_transposed_fragment_is_found(machine):
+    assert not is_right(machine)
 
-    class Keys(Twin):
-        def multiply(self, a, b, c):
-            return super().multiply(a, b[::-1], c)
 
-    class Columns(Twin):
-        def load_pair(self, address):
-            return super().load_pair(address)[::-1]
-
-    for machine in (Queries, Keys, Columns):
-        assert not is_right(machine), machine.__name__
+def test_transposed_weights_are_found(monkeypatch):
     right = ThreeTf32.weights
     monkeypatch.setattr(ThreeTf32, "weights", lambda self, m, group, k: right(
         self, m, [[a, c, b, d] for a, b, c, d in group], k))  # fmt: skip

@@ -15,6 +15,54 @@ KINDS = {
 """What tile kernels multiply: a dtype, and what the environment asks for."""
 
 
+class Queries(Twin):
+    """Takes the first fragment of a product in another order."""
+
+    def multiply(self, a, b, c):
+        return super().multiply([a[0], a[2], a[1], a[3]], b, c)
+
+
+class Keys(Twin):
+    """Takes the second fragment of a product in another order."""
+
+    def multiply(self, a, b, c):
+        return super().multiply(a, b[::-1], c)
+
+
+class Packed(Twin):
+    """Swaps the numbers of a word."""
+
+    def pack(self, low, high):
+        return super().pack(high, low)
+
+
+class Matrices(Twin):
+    """Turns the matrices that are not to be turned."""
+
+    def load_matrices(self, address, *, transposed):
+        return super().load_matrices(address, transposed=True)
+
+
+class MatricesOfValues(Twin):
+    """Turns no matrix."""
+
+    def load_matrices(self, address, *, transposed):
+        return super().load_matrices(address, transposed=False)
+
+
+class Columns(Twin):
+    """Swaps the words of a pair."""
+
+    def load_pair(self, address):
+        return super().load_pair(address)[::-1]
+
+
+TRANSPOSED = {
+    2: (Queries, Keys, Packed, Matrices, MatricesOfValues), 4: (Queries, Keys, Columns)
+}  # fmt: skip
+"""Machines that take a fragment for what it is not, by the size of a number."""
+
+
 def leaving_out(verb, which=lambda block, call: False, instead=lambda self, *args: None):
     """Return a machine that does something else at some calls of a verb, and counts all of them.
 

@@ -7,6 +7,8 @@ weights of a warp's rows having been exchanged in shared memory, its rows by its
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from mhakit.backends.cuda.tiles.fragments import chunks_of
 from mhakit.backends.cuda.tiles.layout import Layout
 from mhakit.backends.cuda.tiles.machine import Machine, Number, State, lane_of, warp_of
@@ -223,41 +225,27 @@ def add_products(
     first of ``sources`` on, so many. Where care is taken, what is hidden adds nothing, and what
     is no number but seen adds itself.
     """
-    return m.choose(
-        careful,
-        sums,
-        lambda sums: _add_products(m, variant, tiles, sources, sums, careful=True),
-        lambda sums: _add_products(m, variant, tiles, sources, sums, careful=False),
-    )
-
-
-def _add_products(
-    m: Machine,
-    variant: Variant,
-    tiles: tuple[Layout, Layout],
-    sources: tuple[Number, int],
-    sums: State,
-    *,
-    careful: bool,
-) -> State:
     (layout, value), (first, count) = tiles, sources
 
-    def four_sources(turn: Number, sums: State) -> State:
-        rows = _rows_at(m, variant, layout)
-        weights = [
-            m.load_shared_floats(layout.step(rows[row % 2], 8 * (row // 2), turn))
-            for row in range(2 * variant.groups)
-        ]
-        sums = [list(row) for row in sums]
-        for s in range(4):
-            for j, chunk in enumerate(_chunks(m, variant)):
-                at = value.place(first + (turn << 2) + s, chunk) + value.start
-                for n, x in enumerate(m.load_shared_floats(at), 4 * j):
-                    for row, four in zip(sums, weights, strict=True):
-                        row[n] = _add(m, four[s], x, row[n], careful)
-        return sums
+    def with_care(taken: bool) -> Callable[[State], State]:
+        def four_sources(turn: Number, sums: State) -> State:
+            rows = _rows_at(m, variant, layout)
+            weights = [
+                m.load_shared_floats(layout.step(rows[row % 2], 8 * (row // 2), turn))
+                for row in range(2 * variant.groups)
+            ]
+            sums = [list(row) for row in sums]
+            for s in range(4):
+                for j, chunk in enumerate(_chunks(m, variant)):
+                    at = value.place(first + (turn << 2) + s, chunk) + value.start
+                    for n, x in enumerate(m.load_shared_floats(at), 4 * j):
+                        for row, four in zip(sums, weights, strict=True):
+                            row[n] = _add(m, four[s], x, row[n], taken)
+            return sums
 
-    return m.loop(m.int32(0), _turns(m, variant, count // 4), sums, four_sources)
+        return lambda sums: m.loop(m.int32(0), _turns(m, variant, count // 4), sums, four_sources)
+
+    return m.choose(careful, sums, with_care(True), with_care(False))
 
 
 def _add(m: Machine, weight: Number, x: Number, total: Number, careful: bool) -> Number:
