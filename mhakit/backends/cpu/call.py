@@ -23,7 +23,7 @@ Array = NDArray[Any]
 SOURCES = 64
 """Sources in one block, counted from source 0: another number changes the bits of the results."""
 
-_WIDEST = 2 * COLUMN * VECTOR_BYTES if VECTOR_BYTES == 32 else 256
+_WIDEST = 4 * COLUMN * VECTOR_BYTES if VECTOR_BYTES == 32 else 256
 """Bytes of a tile's widest row: a tile reads all keys and values, and itself lies in caches."""
 
 WRITING = 1.0
