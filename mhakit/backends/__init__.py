@@ -3,7 +3,7 @@
 Every backend is a module with the same verbs: ``attend``, ``score``, ``weigh``, ``normalize``,
 ``weigh_values``, ``merge``, ``combine_heads``, ``combine_heads_vjp``, ``project`` and
 ``describe``. None imports another. ``cuda`` has no gradients and no ``project`` yet, and also
-``empty``, for results in a device's memory.
+``empty``, for results in a device's memory; ``cpu`` has also ``prepare``, for calls that repeat.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ that kernels read and ``launch`` decides how they run. The kernels: ``attention`
 ``combination_gradient``, ``projection``.
 """
 
-from mhakit.backends.cpu.attention import attend
+from mhakit.backends.cpu.attention import attend, prepare
 from mhakit.backends.cpu.combination import combine_heads
 from mhakit.backends.cpu.combination_gradient import combine_heads_vjp
 from mhakit.backends.cpu.description import describe, machine
@@ -27,6 +27,7 @@ __all__ = [
     "machine",
     "merge",
     "normalize",
+    "prepare",
     "project",
     "score",
     "warm_up",

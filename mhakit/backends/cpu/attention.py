@@ -6,6 +6,7 @@ two; nothing of size T * S is made. The H / G heads that read one key/value head
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,12 @@ from numba import carray
 from numpy.typing import NDArray
 
 from mhakit.backends.cpu.call import CALL, SOURCES, blocks_of, estimate, lanes_for, pack
-from mhakit.backends.cpu.decoding import TARGETS, decode
+from mhakit.backends.cpu.decoding import TARGETS, prepare_decoding
 from mhakit.backends.cpu.flags import inlined
 from mhakit.backends.cpu.launch import Worker
 from mhakit.backends.cpu.memory import address, end, take
 from mhakit.backends.cpu.modified import Modified
+from mhakit.backends.cpu.prepared import Prepared
 from mhakit.backends.cpu.rows import store_rows, widened
 from mhakit.backends.cpu.scratch import laid, release, reserve, state_of, state_size
 from mhakit.backends.cpu.simd import VECTOR_BYTES, column_bases, column_weights
@@ -43,7 +45,7 @@ from mhakit.backends.cpu.tiles import (
 from mhakit.backends.cpu.values import add_values, leaks
 from mhakit.problem import Problem
 
-__all__ = ["attend"]
+__all__ = ["attend", "prepare"]
 
 
 def _enter(calls):
@@ -68,24 +70,32 @@ _run_modified = Modified(_enter_with, CALL)
 
 def attend(problem: Problem, out: NDArray[Any], *, wants_lse: bool = True) -> NDArray[Any] | None:
     """Write attention's output, (B, H, T, E), to ``out``; return lse, (B, H, T), if wanted."""
+    lse = np.empty(problem.query.shape[:3], problem.real) if wants_lse else None
+    prepare(problem, out, lse).run()
+    return lse
+
+
+def prepare(problem: Problem, out: NDArray[Any], lse: NDArray[Any] | None = None) -> Prepared:
+    """Return a call of `attend` made ready."""
     assert problem.value is not None
     B, H, T, _ = problem.query.shape
     if T <= TARGETS:
-        return decode(problem, out, wants_lse=wants_lse)
+        return prepare_decoding(problem, out, lse)
     G, real = problem.key.shape[1], problem.real
     rows = H // G * T
-    lse = np.empty((B, H, T), real) if wants_lse else None
     sinks = None if problem.sinks is None else np.ascontiguousarray(problem.sinks, real)
-    call = pack(problem, out, rows=rows, lse=lse, sinks=sinks)
+    record = pack(problem, out, rows=rows, lse=lse, sinks=sinks)
     lanes = lanes_for(rows, real)
-    items, work = B * G * -(-rows // lanes), estimate(problem)
+    items = B * G * -(-rows // lanes)
     blocks, seen = blocks_of(problem)
     state = (problem.value.shape[3] + 4) * lanes * real.itemsize
-    if problem.score_mod is None:
-        run_in_slices(_run.of(real), call, items, work, blocks=blocks, seen=seen, state=state)
-    else:
-        _run_modified.run(problem, call, items, work, blocks=blocks, seen=seen, state=state)
-    return lse
+    start: Any = partial(run_in_slices, _run.of(real))
+    if problem.score_mod is not None:
+        start = partial(_run_modified.run, problem)
+    return Prepared(
+        problem, record, start, items, estimate(problem), sinks=sinks, blocks=blocks, seen=seen,
+        state=state,
+    )  # fmt: skip
 
 
 @inlined

@@ -87,15 +87,13 @@ def pack(
     sinks: Array | None = None,
     heads: Array | None = None,
     queries: Array | None = None,
-    partials: Array | None = None,
-    pairs: Array | None = None,
     attended: Array | None = None,
 ) -> NDArray[Any]:
     """Return the record of a problem; its arrays must stay alive while a kernel reads it.
 
     ``rows`` is how many targets a tile may be filled with, which decides the lanes. The other
-    arrays are contiguous: lse (B, H, T), sinks (H,) and what decoding keeps in ``partials`` in the
-    computation dtype, the chosen heads and queries and what it counts in ``pairs`` int64.
+    arrays are contiguous: lse (B, H, T) and sinks (H,) in the computation dtype, the chosen heads
+    and queries int64.
     """
     B, H, T, D = problem.query.shape
     G, S = problem.key.shape[1:3]
@@ -113,7 +111,7 @@ def pack(
         *where(bias), 0 if bias is None else kind_of(bias.dtype), *where(out),
         address_of(heads), address_of(queries),
         0 if heads is None else heads.size, 0 if queries is None else queries.size,
-        0,  # arguments: where those of a user's function lie, told later
-        address_of(partials), address_of(pairs), *where(attended), problem.scale, problem.softcap,
+        0, 0, 0,  # arguments, partials and pairs: a user's, and what decoding keeps; told later
+        *where(attended), problem.scale, problem.softcap,
     )  # fmt: skip
     return np.frombuffer(record, CALL[real])

@@ -8,6 +8,7 @@ no split and no thread.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from mhakit.backends.cpu.flags import inlined
 from mhakit.backends.cpu.launch import Worker
 from mhakit.backends.cpu.memory import address, end, fetch_add, pointer, read, take
 from mhakit.backends.cpu.modified import Modified
+from mhakit.backends.cpu.prepared import Prepared
 from mhakit.backends.cpu.rows import store_row, widen_rows
 from mhakit.backends.cpu.scratch import release, reserve
 from mhakit.backends.cpu.simd import (
@@ -44,7 +46,7 @@ from mhakit.backends.cpu.tiles import (
 )
 from mhakit.problem import Problem
 
-__all__ = ["SEGMENT", "TARGETS", "decode"]
+__all__ = ["SEGMENT", "TARGETS", "prepare_decoding"]
 
 TARGETS = 4
 """Calls of so many targets or fewer are decoded."""
@@ -76,24 +78,22 @@ _run = Worker(_enter, CALL)
 _run_modified = Modified(_enter_with, CALL)
 
 
-def decode(problem: Problem, out: NDArray[Any], *, wants_lse: bool = True) -> NDArray[Any] | None:
-    """Write attention's output, (B, H, T, E), to ``out``; return lse, (B, H, T), if wanted."""
+def prepare_decoding(problem: Problem, out: NDArray[Any], lse: NDArray[Any] | None) -> Prepared:
+    """Return a call made ready that writes output and, where it is asked for, lse."""
     assert problem.value is not None
     B, H, T, _ = problem.query.shape
     G, S = problem.key.shape[1:3]
     E, real = problem.value.shape[3], problem.real
-    lse = np.empty((B, H, T), real) if wants_lse else None
     sinks = None if problem.sinks is None else np.ascontiguousarray(problem.sinks, real)
-    segments = max(-(-S // SEGMENT), 1)
-    partials = np.empty((B * G, segments, H // G * T, E + 2), real)
-    ended = np.zeros(B * G, np.int64)
-    call = pack(problem, out, rows=H // G * T, lse=lse, sinks=sinks, partials=partials, pairs=ended)
-    items, work = B * G * segments, estimate(problem)
-    if problem.score_mod is None:
-        run_in_slices(_run.of(real), call, items, work)
-    else:
-        _run_modified.run(problem, call, items, work)
-    return lse
+    segments, rows = max(-(-S // SEGMENT), 1), H // G * T
+    record = pack(problem, out, rows=rows, lse=lse, sinks=sinks)
+    start: Any = partial(run_in_slices, _run.of(real))
+    if problem.score_mod is not None:
+        start = partial(_run_modified.run, problem)
+    return Prepared(
+        problem, record, start, B * G * segments, estimate(problem), sinks=sinks,
+        parts=(B * G, segments, rows, E + 2),
+    )  # fmt: skip
 
 
 @inlined
