@@ -3,6 +3,7 @@
 import gc
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 
 import ml_dtypes
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import mhakit
 from mhakit.api import repeating
 from mhakit.testing import Sizes, draw
+from mhakit.validation import visibility
 
 FEW, MANY = Sizes(2, 4, 2, 3, 1100, 24, 20), Sizes(2, 6, 3, 37, 70, 16, 9)
 DTYPES = (np.float64, np.float32, np.float16, ml_dtypes.bfloat16)
@@ -41,27 +43,43 @@ def test_a_repetition_reads_each_array_that_is_another(sizes, change):
     np.testing.assert_array_equal(mhakit.attention(**arrays), checked(**arrays))
 
 
-def test_strides_and_axes_tell_kinds_of_calls_apart():
-    query, key, value = draw(MANY, np.float32)
+def test_strides_tell_kinds_of_calls_apart():
+    arrays = draw(MANY, np.float32)
     views = [
         lambda x: x,
         lambda x: np.asfortranarray(x),
         lambda x: x[..., ::-1],
         lambda x: x[:, :, ::-1],
         lambda x: np.ascontiguousarray(x.swapaxes(1, 2)).swapaxes(1, 2),
-        lambda x: x[0],
     ]
     for _ in range(3):
-        for view in views:
-            arrays = view(query), view(key), view(value)
-            np.testing.assert_array_equal(mhakit.attention(*arrays), checked(*arrays))
+        for view, which in product(views, range(3)):
+            given = [view(x) if i == which else x for i, x in enumerate(arrays)]
+            np.testing.assert_array_equal(mhakit.attention(*given), checked(*given))
+
+
+def test_a_batch_may_be_left_out():
+    arrays = [x[0] for x in draw(MANY, np.float32)]
+    for _ in range(3):
+        np.testing.assert_array_equal(mhakit.attention(*arrays), checked(*arrays))
+
+
+def test_what_a_kind_of_call_keeps_is_not_freed():
+    arrays = draw(MANY, np.float32)
+    expected = checked(*arrays)
+    for _ in range(3):
+        mhakit.attention(*arrays)
+    visibility._everywhere.cache_clear()
+    others = [np.ones(2, np.int64) for _ in range(1000)]  # where lengths and offsets would lie
+    np.testing.assert_array_equal(mhakit.attention(*arrays), expected)
+    assert all((other == 1).all() for other in others)
 
 
 @pytest.mark.parametrize(
     "keywords",
     [
         {"causal": "bottom_right"}, {"mask": np.eye(37, 70, dtype=bool)},
-        {"bias": np.linspace(-3, 3, 70)}, {"window": (2, 2), "query_offset": 30},
+        {"bias": np.linspace(-3, 3, 70)},
         {"key_lengths": 5}, {"scale": 3.0}, {"softcap": 0.1}, {"sinks": np.ones(6)},
         {"score_mod": "alibi"}, {"backend": "reference"},
     ],
@@ -75,13 +93,14 @@ def test_a_keyword_is_heard_after_calls_without_one(keywords):
     assert (heard != mhakit.attention(*arrays)).any()
 
 
-def test_layout_and_lse_are_heard_after_calls_without_them():
+def test_layout_window_and_lse_are_heard_after_calls_without_them():
     arrays = draw(Sizes(1, 5, 5, 5, 5, 8, 8), np.float64)
     for _ in range(3):
         mhakit.attention(*arrays)
     output, lse = mhakit.attention(*arrays, return_lse=True)
     np.testing.assert_array_equal(output, checked(*arrays))
     assert lse.shape == (1, 5, 5)
+    assert (mhakit.attention(*arrays, window=(1, 1)) != output).any()
     turned = [x.swapaxes(1, 2) for x in arrays]
     for _ in range(3):
         mhakit.attention(*turned)
@@ -99,6 +118,8 @@ def test_a_call_that_was_refused_is_refused_again():
         with pytest.raises(mhakit.DTypeError, match="byte order"):
             mhakit.attention(*(x.astype(x.dtype.newbyteorder()) for x in (query, key, value)))
         mhakit.attention(query, key, value)
+        with pytest.raises(mhakit.DTypeError, match="query_offset must be integers"):
+            mhakit.attention(query, key, value, query_offset=0.5)
         with pytest.raises(mhakit.ParameterError, match="score_args must be a tuple, got ndarray"):
             mhakit.attention(query, key, value, score_args=np.ones(3))
 
