@@ -20,7 +20,7 @@ from mhakit.backends.cpu.memory import address, end, line_of, take
 from mhakit.backends.cpu.record import HEAD, address_of, pack, records
 from mhakit.backends.cpu.rows import load_row, load_rows, widen_rows
 from mhakit.backends.cpu.scratch import laid, release, reserve, state_of, state_size
-from mhakit.backends.cpu.simd import LEAST_BYTES, VECTOR_BYTES, extend
+from mhakit.backends.cpu.simd import COLUMN, LEAST_BYTES, VECTOR_BYTES, extend
 from mhakit.backends.cpu.slices import run_in_slices
 from mhakit.backends.cpu.storage import kind_of
 from mhakit.backends.cpu.tiles import fill
@@ -44,6 +44,9 @@ ROWS = 512
 
 DEPTH = 768
 """Numbers of a column that a copied tile holds, which stays in the second cache."""
+
+PANEL = COLUMN * VECTOR_BYTES
+"""Bytes of a tile's row that lie together, as many as a product takes at once."""
 
 NEAR = 64
 """Rows that all columns of a tile are made of before the next rows: they stay in a cache."""
@@ -112,11 +115,12 @@ def _multiply(rows: Array, weight: Array, bias: Array | None, out: Array) -> Non
 def _work(calls, real):
     """Take work items until none is left, with scratch tiles made once."""
     call = calls[0]
-    lanes = call.lanes
+    lanes, wide = call.lanes, PANEL // call.item
+    panels = -(-lanes // wide)
     room, places, (tile, bias, own) = reserve(
         real,
-        (1, lanes),
-        ((min(DEPTH, call.K), lanes), (1, lanes), (1, state_size(call))),
+        (1, wide),
+        ((panels * min(DEPTH, call.K), wide), (1, lanes), (1, state_size(call))),
     )
     if room == 0:
         return
@@ -140,7 +144,7 @@ def _project_tile(call, real, first_row, first, places, tile, bias, sums):
     Of a long item only the blocks of this launch are done; ``sums`` is its state.
     """
     count = min(call.few, call.n - first_row)
-    columns = min(call.lanes, call.N - first)
+    columns, wide = min(call.lanes, call.N - first), PANEL // call.item
     width = -(-columns * call.item // LEAST_BYTES) * LEAST_BYTES
     out, out_row = call.out + first_row * call.out_n + first * call.item, call.out_n
     if columns < call.lanes:  # a product writes whole parts of registers
@@ -155,14 +159,18 @@ def _project_tile(call, real, first_row, first, places, tile, bias, sums):
         fill(bias, type(real)(0))
     for k in range(call.first_block * DEPTH, max(min(call.past_block * DEPTH, call.K), 1), DEPTH):
         depth = min(k + DEPTH, call.K) - k
-        _copy(call, real, k, depth, first, columns, places, tile)
+        for lane in range(0, columns, wide):
+            panel = laid(real, address(tile) + lane * call.item * depth, depth, wide)
+            _copy(call, real, k, first + lane, min(wide, columns - lane), places, panel)
         row = call.rows + first_row * call.rows_n + k * call.rows_k
         for i in range(0, count, NEAR):
-            extend(
-                real, row + i * call.rows_n, call.rows_n, call.rows_k, address(tile),
-                out + i * out_row, tile.strides[0], width, min(NEAR, count - i), depth,
-                begin + i * begin_row, out_row, begin_row,
-            )  # fmt: skip
+            for start in range(0, width, PANEL):
+                extend(
+                    real, row + i * call.rows_n, call.rows_n, call.rows_k,
+                    address(tile) + start * depth, out + i * out_row + start, PANEL,
+                    min(PANEL, width - start), min(NEAR, count - i), depth,
+                    begin + i * begin_row + start, out_row, begin_row,
+                )  # fmt: skip
         begin, begin_row = out, out_row
     if columns < call.lanes and call.past_block * DEPTH >= call.K:
         for i in range(count):
@@ -173,14 +181,15 @@ def _project_tile(call, real, first_row, first, places, tile, bias, sums):
 
 
 @inlined
-def _copy(call, real, k, depth, first, columns, places, tile):
-    """Write rows [k, k + depth) of some columns of the matrix to a tile."""
+def _copy(call, real, k, first, columns, places, panel):
+    """Write rows of some columns of the matrix, from row k on, to a panel."""
+    depth = panel.shape[0]
     place = call.weight + k * call.weight_k + first * call.weight_n
     if call.weight_k < call.weight_n:  # its columns are what lies together
         for lane in range(places.size):
             places[lane] = place + min(lane, columns - 1) * call.weight_n
-        load_rows(real, call.weight_kind, places, call.weight_k, depth, tile[:depth], type(real)(1))
+        load_rows(real, call.weight_kind, places, call.weight_k, depth, panel, type(real)(1))
     else:
         widen_rows(
-            real, call.weight_kind, place, call.weight_k, call.weight_n, depth, columns, tile
+            real, call.weight_kind, place, call.weight_k, call.weight_n, depth, columns, panel
         )
