@@ -18,6 +18,9 @@ __all__ = ["add_weighted_rows", "all_finite", "dot_rows", "line_top", "line_weig
 _QUERIES = 4
 _CHUNK, _SUM_QUERIES = 4 if VECTOR_BYTES == 32 else 8, 2
 
+_SUMS = max(64 // VECTOR_BYTES, 1)
+"""Registers that a line is summed in: its sums are as short where registers are narrow."""
+
 
 class _Along:
     """What both products share: registers of a row, and loops over groups of a count."""
@@ -236,13 +239,24 @@ def line_weights(typing, real, scores, registers, base, factor, sums):
         emit = along.emit
         bases, factors = emit.spread(base), emit.spread(factor)
 
-        def turn(carried: list[ir.Value]) -> list[ir.Value]:
-            place, total = carried
+        def weigh(place: ir.Value) -> ir.Value:
             (weight,), _ = emit.weights([emit.load(place)], [bases], factors)
             emit.store(weight, place)
-            return [along.plus(place, along.size), builder.fadd(total, weight)]
+            return weight
 
-        _, total = loop(builder, registers, [scores, emit.load(sums)], turn)
+        def turn(carried: list[ir.Value]) -> list[ir.Value]:
+            place, *totals = carried
+            places = [along.plus(place, i * along.size) for i in range(len(totals))]
+            added = [builder.fadd(t, weigh(p)) for t, p in zip(totals, places, strict=True)]
+            return [along.plus(place, len(totals) * along.size), *added]
+
+        turns = builder.udiv(registers, ir.Constant(INT64, _SUMS))
+        rest = builder.sub(registers, along.times(turns, _SUMS))
+        zeros = [emit.number(0.0)] * (_SUMS - 1)
+        place, total, *others = loop(builder, turns, [scores, emit.load(sums), *zeros], turn)
+        _, total = loop(builder, rest, [place, total], turn)
+        for other in others:
+            total = builder.fadd(total, other)
         emit.store(total, sums)
         return emit.across(total, builder.fadd)
 
