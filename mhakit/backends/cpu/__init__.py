@@ -1,9 +1,9 @@
 """Numba kernels for the CPU; importing this imports numba. Kernels compile when first called.
 
 ``simd`` knows registers, ``memory`` single numbers; ``call`` turns a `Problem` into the record
-that kernels read and ``launch`` decides how they run. The kernels: ``attention``, ``scoring``,
-``weighing``, ``softmax``, ``weighted_sum``, ``merging``, ``combination``,
-``combination_gradient``, ``projection``.
+that kernels read, ``prepared`` keeps it for calls like it, and ``launch`` decides how they run.
+The kernels: ``attention``, ``decoding``, ``scoring``, ``weighing``, ``softmax``,
+``weighted_sum``, ``merging``, ``combination``, ``combination_gradient``, ``projection``.
 """
 
 from mhakit.backends.cpu.attention import attend, prepare
