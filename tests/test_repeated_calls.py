@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import mhakit
+from material.arrays import unaligned
 from mhakit.api import repeating
 from mhakit.testing import Sizes, draw
 from mhakit.validation import visibility
@@ -56,6 +57,15 @@ def test_strides_tell_kinds_of_calls_apart():
         for view, which in product(views, range(3)):
             given = [view(x) if i == which else x for i, x in enumerate(arrays)]
             np.testing.assert_array_equal(mhakit.attention(*given), checked(*given))
+
+
+@pytest.mark.parametrize("sizes", [FEW, MANY])
+def test_unaligned_arrays_are_read_where_they_lie(sizes):
+    arrays = draw(sizes, np.float32)
+    expected = checked(*arrays)
+    for _ in range(3):
+        np.testing.assert_array_equal(mhakit.attention(*arrays), expected)
+        np.testing.assert_array_equal(mhakit.attention(*map(unaligned, arrays)), expected)
 
 
 def test_a_batch_may_be_left_out():
