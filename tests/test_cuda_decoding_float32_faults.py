@@ -5,7 +5,7 @@ from contextlib import suppress
 import numpy as np
 import pytest
 
-from material.twins import TRANSPOSED, is_within_budget, leaving_out
+from material.twins import TRANSPOSED, is_within_budget, leaving_out, unmarking
 from mhakit.api.arguments import as_problem
 from mhakit.backends.cuda.check.twins import run_twin
 from mhakit.backends.cuda.tiles import decoding, fma, shares, softmax
@@ -172,13 +172,7 @@ def test_a_share_that_begins_elsewhere_is_found(by_fma, monkeypatch):
 
 
 def test_a_hidden_weight_that_nobody_can_tell_from_a_small_one_is_found(by_fma, monkeypatch):
-    right = fma.store_weights
-
-    def unmarked(m, variant, layout, scores, weights):
-        finite = [[[x * 0.0 for x in four] for four in group] for group in scores]
-        right(m, variant, layout, finite, weights)
-
-    monkeypatch.setattr(fma, "store_weights", unmarked)
+    monkeypatch.setattr(fma, "store_weights", unmarking(fma.store_weights))
     assert not is_right()
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import mhakit
-from mhakit.testing import Sizes, draw
+from mhakit.backends.cpu import attention, decoding
+from mhakit.testing import Sizes, assert_within, budget, draw
 
 LARGE = Sizes(2, 4, 2, 200, 200, 32, 32)
 
@@ -20,6 +21,14 @@ def test_callers_in_several_threads_get_the_same_bits(form):
         results = list(pool.map(lambda _: mhakit.attention(*arrays, causal=True), range(40)))
     for result in results:
         np.testing.assert_array_equal(result, expected)
+
+
+@pytest.mark.parametrize(("kernel", "T"), [(attention, 5), (decoding, 2)])
+def test_a_score_mod_compiles_no_kernel_but_its_own(kernel, T, monkeypatch):
+    arrays = draw(Sizes(1, 2, 2, T, 7, 4, 4), np.float32)
+    monkeypatch.setattr(kernel, "_run", None)  # has no form to be asked for
+    kept = mhakit.attention(*arrays, score_mod=lambda score, b, h, t, s: score)
+    assert_within(kept, budget("attention", *arrays)[0])
 
 
 MISSES = """

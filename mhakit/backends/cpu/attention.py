@@ -6,7 +6,6 @@ two; nothing of size T * S is made. The H / G heads that read one key/value head
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,12 +17,11 @@ from mhakit.backends.cpu.decoding import TARGETS, prepare_decoding
 from mhakit.backends.cpu.flags import inlined
 from mhakit.backends.cpu.launch import Worker
 from mhakit.backends.cpu.memory import address, end, take
-from mhakit.backends.cpu.modified import Modified
+from mhakit.backends.cpu.modified import Modified, starting
 from mhakit.backends.cpu.prepared import Prepared
 from mhakit.backends.cpu.rows import store_rows, widened
 from mhakit.backends.cpu.scratch import laid, release, reserve, state_of, state_size
 from mhakit.backends.cpu.simd import VECTOR_BYTES, column_bases, column_weights
-from mhakit.backends.cpu.slices import run_in_slices
 from mhakit.backends.cpu.tiles import (
     HEAD,
     LOG2E,
@@ -89,9 +87,7 @@ def prepare(problem: Problem, out: NDArray[Any], lse: NDArray[Any] | None = None
     items = B * G * -(-rows // lanes)
     blocks, seen = blocks_of(problem)
     state = (problem.value.shape[3] + 4) * lanes * real.itemsize
-    start: Any = partial(run_in_slices, _run.of(real))
-    if problem.score_mod is not None:
-        start = partial(_run_modified.run, problem)
+    start = starting(problem, _run, _run_modified)
     return Prepared(
         problem, record, start, items, estimate(problem), sinks=sinks, blocks=blocks, seen=seen,
         state=state,

@@ -8,7 +8,6 @@ no split and no thread.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ from mhakit.backends.cpu.call import CALL, SOURCES, estimate, pack
 from mhakit.backends.cpu.flags import inlined
 from mhakit.backends.cpu.launch import Worker
 from mhakit.backends.cpu.memory import address, end, fetch_add, pointer, read, take
-from mhakit.backends.cpu.modified import Modified
+from mhakit.backends.cpu.modified import Modified, starting
 from mhakit.backends.cpu.prepared import Prepared
 from mhakit.backends.cpu.rows import store_row, widen_rows
 from mhakit.backends.cpu.scratch import release, reserve
@@ -31,7 +30,6 @@ from mhakit.backends.cpu.simd import (
     line_top,
     line_weights,
 )
-from mhakit.backends.cpu.slices import run_in_slices
 from mhakit.backends.cpu.storage import FLOAT16
 from mhakit.backends.cpu.tiles import (
     HEAD,
@@ -87,9 +85,7 @@ def prepare_decoding(problem: Problem, out: NDArray[Any], lse: NDArray[Any] | No
     sinks = None if problem.sinks is None else np.ascontiguousarray(problem.sinks, real)
     segments, rows = max(-(-S // SEGMENT), 1), H // G * T
     record = pack(problem, out, rows=rows, lse=lse, sinks=sinks)
-    start: Any = partial(run_in_slices, _run.of(real))
-    if problem.score_mod is not None:
-        start = partial(_run_modified.run, problem)
+    start = starting(problem, _run, _run_modified)
     return Prepared(
         problem, record, start, B * G * segments, estimate(problem), sinks=sinks,
         parts=(B * G, segments, rows, E + 2),

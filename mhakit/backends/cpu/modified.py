@@ -7,6 +7,7 @@ such a kernel, too, is compiled once, and run alone or by the one parallel drive
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numba
@@ -16,13 +17,13 @@ from numba import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from mhakit.backends.cpu.launch import Compiled
+from mhakit.backends.cpu.launch import Compiled, Worker
 from mhakit.backends.cpu.record import address_of
 from mhakit.backends.cpu.score_mod import compiled
 from mhakit.backends.cpu.slices import run_in_slices
 from mhakit.problem import Problem
 
-__all__ = ["Modified"]
+__all__ = ["Modified", "starting"]
 
 ROOM = 512
 """Bytes that one argument takes at most: an array of eight axes has 23 words."""
@@ -56,6 +57,16 @@ class Modified:
             _lay_down(address_of(room), arguments)
         calls["arguments"] = address_of(room)
         run_in_slices(kernel, calls, items, work, unknown=True, **paused)
+
+
+def starting(problem: Problem, run: Worker, modified: Modified) -> Callable[..., None]:
+    """Return ``start(record, items, work, **slices)`` of the kernel that a problem needs.
+
+    The other one is not compiled.
+    """
+    if problem.score_mod is None:
+        return partial(run_in_slices, run.of(problem.real))
+    return partial(modified.run, problem)
 
 
 def _loader(kind: Any) -> Any:
