@@ -1,6 +1,7 @@
 """score_mod: a caller's scalar function compiled into the kernel."""
 
 import math
+import operator
 
 import numba
 import numpy as np
@@ -76,6 +77,21 @@ def test_it_is_told_batch_head_position_and_source():
     b, h, t, s = np.ogrid[:2, :4, :40, :70]
     position = t + np.array([5, -3])[:, None, None, None]
     np.testing.assert_array_equal(scores, b * 1_000_000 + h * 100_000 + position * 1000 + s)
+
+
+@pytest.mark.parametrize("function", [operator.add, operator.sub])
+def test_positions_are_told_wherever_they_are(function):
+    edges = [0, 2**30, -(2**30), 2**31, -(2**31), 2**32, 2**40, -(2**40)]
+    across, behind = [edge - SIZES.T // 2 for edge in edges], [edge + 1 for edge in edges]
+    offsets = np.array(across + behind)
+    query, key, _ = draw(SIZES._replace(B=len(offsets)), np.float64)
+
+    def told(score, b, h, t, s):
+        return type(score)(function(t, s))
+
+    scores = mhakit.attention_scores(query, key, score_mod=told, query_offset=offsets)
+    t, s = offsets[:, None, None, None] + np.arange(SIZES.T)[:, None], np.arange(SIZES.S)
+    np.testing.assert_array_equal(scores, np.broadcast_to(function(t, s), scores.shape))
 
 
 def test_what_it_returns_for_a_hidden_source_is_discarded():

@@ -16,6 +16,7 @@ from mhakit.backends.cpu.flags import inlined
 from mhakit.backends.cpu.storage import FLOAT16, FLOAT32, FLOAT64
 
 __all__ = [
+    "NEAR",
     "address",
     "end",
     "fetch_add",
@@ -24,9 +25,13 @@ __all__ = [
     "read",
     "read_bool",
     "read_int64",
+    "read_near",
     "take",
     "write",
 ]
+
+NEAR = 2**30
+"""What is below it in size is told by 32 bits, and so is its distance from another such."""
 
 _INT64 = ir.IntType(64)
 _INT32 = ir.IntType(32)
@@ -128,6 +133,23 @@ def _pointer(typing: Any, real: Any, address: Any) -> Any:
 
 
 pointer = intrinsic(_pointer)
+
+
+@intrinsic
+def read_near(typing: Any, numbers: Any, i: Any) -> Any:
+    """Return an int32 of an array, which is promised to be within `NEAR` of 0, as an int64.
+
+    By that promise LLVM keeps what is computed from two such, their difference, in 32 bits.
+    """
+
+    def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> Any:
+        data = context.make_array(sig.args[0])(context, builder, args[0]).data
+        number = builder.load(builder.gep(data, [args[1]], inbounds=True))
+        bounds = [ir.Constant(_INT32, -NEAR), ir.Constant(_INT32, NEAR)]
+        number.set_metadata("range", builder.module.add_metadata(bounds))
+        return builder.sext(number, _INT64)
+
+    return types.int64(numbers, types.int64), codegen
 
 
 @inlined

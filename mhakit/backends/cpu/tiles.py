@@ -10,9 +10,10 @@ from __future__ import annotations
 import numpy as np
 
 from mhakit.backends.cpu.call import SOURCES
-from mhakit.backends.cpu.flags import inlined, optimized
+from mhakit.backends.cpu.flags import inlined
 from mhakit.backends.cpu.memory import address, read, read_int64, write
 from mhakit.backends.cpu.rows import load_rows, widened
+from mhakit.backends.cpu.score_mod import modify
 from mhakit.backends.cpu.simd import COLUMN, LEAST_BYTES, VECTOR_BYTES, multiply, tanh
 from mhakit.backends.cpu.storage import BOOL, FLOAT16, FLOAT32, FLOAT64
 from mhakit.backends.steps import first_visible, past_visible
@@ -198,21 +199,10 @@ def change_scores(
     if call.bias != 0:
         _add_bias(call, real, b, source, rows, places, turned, scores)
     if score_mod is not None:
-        h = places[HEAD, 0]
-        if h == places[HEAD, lanes - 1]:  # one head: what is indexed by it is read, not gathered
-            for i in range(rows):
-                for lane in range(lanes):
-                    p = places[POSITION, lane]
-                    scores[i, lane] = _modified(
-                        scores[i, lane], b, h, p, source + i, score_mod, score_args
-                    )
-        else:
-            for i in range(rows):
-                for lane in range(lanes):
-                    h, p = places[HEAD, lane], places[POSITION, lane]
-                    scores[i, lane] = _modified(
-                        scores[i, lane], b, h, p, source + i, score_mod, score_args
-                    )
+        modify(
+            b, places[HEAD], places[POSITION], places[ROW], source, rows, scores, score_mod,
+            score_args,
+        )  # fmt: skip
     if call.reshaped and unit != 1.0:
         factor = cast(unit)
         for i in range(rows):
@@ -222,13 +212,6 @@ def change_scores(
         _hide_band(real, source, rows, places, scores)
     if call.mask != 0:
         _hide_mask(call, real, b, source, rows, places, turned, scores)
-
-
-@optimized
-def _modified(score, b, h, p, s, score_mod, score_args):
-    """Return what a user's function makes of one score; a hidden one stays hidden."""
-    changed = type(score)(score_mod(score, b, h, p, s, *score_args))
-    return score if score == type(score)(-np.inf) else changed
 
 
 @inlined
