@@ -18,11 +18,19 @@ from mhakit.backends.cpu.simd import (
 )
 from mhakit.backends.cpu.storage import BOOL, FLOAT16, FLOAT32, FLOAT64
 
-__all__ = ["load_row", "load_rows", "store_row", "store_rows", "widen_rows", "widened"]
+__all__ = [
+    "load_row",
+    "load_rows",
+    "size_beside",
+    "store_row",
+    "store_rows",
+    "widen_rows",
+    "widened",
+]
 
 
 @inlined
-def _size_beside(kind, item):
+def size_beside(kind, item):
     """Return the bytes of a number that registers of ``item`` bytes a number load, or 0."""
     if kind == BOOL:
         return 1
@@ -38,7 +46,7 @@ def load_rows(real, kind, rows, stride, count, tile, factor):
     True is 1.
     """
     lanes, step = tile.shape[1], tile.shape[1] * tile.itemsize
-    if step % VECTOR_BYTES == 0 and stride == _size_beside(kind, tile.itemsize):
+    if step % VECTOR_BYTES == 0 and stride == size_beside(kind, tile.itemsize):
         to_columns(real, kind, stride, address(rows), lanes, count, address(tile), step, factor)
     else:
         cast = type(real)
@@ -56,7 +64,7 @@ def store_rows(real, kind, rows, stride, count, tile, factors):
     Lanes that share a row must hold the same numbers. No zero is -0.0.
     """
     lanes, step = tile.shape[1], tile.shape[1] * tile.itemsize
-    if stride == _size_beside(kind, tile.itemsize):
+    if stride == size_beside(kind, tile.itemsize):
         to_rows(
             real, kind, stride, address(rows), lanes, count, address(tile), step, address(factors)
         )
@@ -70,7 +78,7 @@ def store_rows(real, kind, rows, stride, count, tile, factors):
 @inlined
 def load_row(real, kind, first, stride, count, line):
     """Write number i, at first + i * stride, to line[i]."""
-    if stride == _size_beside(kind, line.itemsize):
+    if stride == size_beside(kind, line.itemsize):
         rows_to_lines(
             real, kind, stride, first, np.int64(0), np.int64(1), count, address(line), np.int64(0)
         )
@@ -82,7 +90,7 @@ def load_row(real, kind, first, stride, count, line):
 @inlined
 def store_row(real, kind, first, stride, count, line, factor):
     """Write line[i] * factor, rounded once, to first + i * stride; no zero is -0.0."""
-    if stride == _size_beside(kind, line.itemsize):
+    if stride == size_beside(kind, line.itemsize):
         row_from_line(real, kind, stride, first, count, address(line), factor)
     else:
         zero = type(real)(0)
@@ -93,7 +101,7 @@ def store_row(real, kind, first, stride, count, line, factor):
 @inlined
 def widen_rows(real, kind, first, row, step, rows, width, out):
     """Write the (rows, width) numbers at ``first`` to ``out``, in the type of ``real``."""
-    if step == _size_beside(kind, out.itemsize):
+    if step == size_beside(kind, out.itemsize):
         rows_to_lines(real, kind, step, first, row, rows, width, address(out), out.strides[0])
     else:
         for i in range(rows):

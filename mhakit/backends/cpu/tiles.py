@@ -12,7 +12,7 @@ import numpy as np
 from mhakit.backends.cpu.call import SOURCES
 from mhakit.backends.cpu.flags import inlined
 from mhakit.backends.cpu.memory import address, read, read_int64, write
-from mhakit.backends.cpu.rows import load_rows, widened
+from mhakit.backends.cpu.rows import load_rows, size_beside, widened
 from mhakit.backends.cpu.score_mod import modify
 from mhakit.backends.cpu.simd import COLUMN, LEAST_BYTES, VECTOR_BYTES, multiply, tanh
 from mhakit.backends.cpu.storage import BOOL, FLOAT16, FLOAT32, FLOAT64
@@ -173,6 +173,7 @@ def score_block(
     # a user's function is given true scores, hidden ones too
     whole = spared or score_mod is not None
     piece = width if whole else PIECE
+    ahead = _following(call, b, g, source, rows, whole)
     for offset in range(0, width, piece):
         size, low, high = min(piece, width - offset), 0, rows
         if not whole:
@@ -180,11 +181,26 @@ def score_block(
         place = address(scores) + low * scores.strides[0] + offset
         multiply(
             real, row + low * row_stride, row_stride, step, address(packed) + offset, place,
-            scores.strides[0], size, high - low, D, np.int64(0),
+            scores.strides[0], size, high - low, D, np.int64(0), ahead,
         )  # fmt: skip
     change_scores(
         call, real, b, source, rows, places, spared, turned, scores, unit, score_mod, score_args
     )
+
+
+@inlined
+def _following(call, b, g, source, rows, whole):
+    """Return the next rows that a tile reads, these sources' values and the next ones' keys.
+
+    As `multiply` takes them; after the last sources come the first, for another tile.
+    """
+    following = source + rows if source + rows < call.S else 0
+    key = call.key + b * call.key_b + g * call.key_h + following * call.key_s
+    value = call.value + b * call.value_b + g * call.value_h + source * call.value_s
+    beside = size_beside(call.kind, call.item)
+    key_size = call.D * beside if whole and call.key_d == beside else 0
+    value_size = call.E * beside if whole and call.value_e == beside else 0
+    return (key, call.key_s, key_size), (value, call.value_s, value_size)
 
 
 @inlined

@@ -8,7 +8,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from mhakit.backends.cpu.simd.emitter import INT64, LEAST_BYTES, VECTOR_BYTES, Emitter, loop
+from mhakit.backends.cpu.simd.emitter import INT64, LEAST_BYTES, LINE, VECTOR_BYTES, Emitter, loop
 
 __all__ = ["COLUMN", "accumulate", "accumulate_visible", "extend", "multiply"]
 
@@ -33,6 +33,45 @@ def _columns(mode: str) -> list[tuple[int, int, int]]:
     return columns
 
 
+class _Ahead:
+    """Rows that a product does not read but asks the memory for, while it does as many of its own.
+
+    A CPU sees four rows read side by side, a line of each, and does not guess which follow. Each
+    column of lanes asks for its share of every row's lines, so that few are under way at a time.
+    """
+
+    def __init__(self, builder: ir.IRBuilder, rows: ir.Value, position: int) -> None:
+        self.builder = builder
+        self.first, self.row, size = (
+            builder.extract_value(rows, [position, field]) for field in range(3)
+        )
+        lines = builder.add(size, ir.Constant(INT64, LINE - 1))
+        self.lines = builder.udiv(lines, ir.Constant(INT64, LINE))
+
+    def begin(self, start: ir.Value, stop: ir.Value, width: ir.Value) -> ir.Value:
+        """Take the share of lanes [start, stop) of ``width``; return its place in the first row."""
+        builder = self.builder
+        before, past = (
+            builder.udiv(builder.mul(self.lines, lane), width) for lane in (start, stop)
+        )
+        self.share = builder.sub(past, before)
+        return builder.add(self.first, builder.mul(before, ir.Constant(INT64, LINE)))
+
+    def ask(self, emit: Emitter, place: ir.Value, rows: int) -> None:
+        """Emit the asking for this share of so many rows."""
+        builder = self.builder
+        places = [
+            builder.add(place, builder.mul(self.row, ir.Constant(INT64, m))) for m in range(rows)
+        ]
+
+        def turn(at: list[ir.Value]) -> list[ir.Value]:
+            for place in at:
+                emit.fetch(place)
+            return [builder.add(place, ir.Constant(INT64, LINE)) for place in at]
+
+        loop(builder, self.share, places, turn)
+
+
 class _Product:
     """Emits C[m, lane] = sum over k of A[m, k] * B[k, lane] for every row m and lane.
 
@@ -46,6 +85,11 @@ class _Product:
         self.mode, self.builder, self.real = mode, builder, real
         (self.a, self.a_row, self.a_step, self.b, self.c, self.step, self.width, self.rows,
          self.depth, self.carry, *apart) = operands  # fmt: skip
+        self.ahead = []
+        if mode == "multiply":
+            (rows,) = apart
+            self.ahead = [_Ahead(builder, rows, i) for i in range(rows.type.count)]
+            apart = []
         self.c_row, self.carry_row = apart or (self.step, ir.Constant(INT64, 0))
 
     def _times(self, value: ir.Value, count: int) -> ir.Value:
@@ -77,14 +121,18 @@ class _Product:
         """Emit all rows, ``many`` at once, of the lanes ``start`` bytes into a tile's rows."""
         builder = self.builder
         b = builder.add(self.b, start)
-        at = [self.a, builder.add(self.c, start), builder.add(self.carry, start)]
-        steps = (self.a_row, self.c_row, self.carry_row)
+        stop = self._plus(start, vectors * emit.size)
+        asked = [rows.begin(start, stop, self.width) for rows in self.ahead]
+        at = [self.a, builder.add(self.c, start), builder.add(self.carry, start), *asked]
+        steps = (self.a_row, self.c_row, self.carry_row, *[rows.row for rows in self.ahead])
         whole = builder.udiv(self.rows, ir.Constant(INT64, many))
         rest = builder.sub(self.rows, self._times(whole, many))
         for count, rows in ((whole, many), (rest, 1)):
 
             def block(carried: list[ir.Value], rows: int = rows) -> list[ir.Value]:
-                a, c, carry = carried
+                a, c, carry, *asked = carried
+                for ahead, place in zip(self.ahead, asked, strict=True):
+                    ahead.ask(emit, place, rows)
                 self._block(emit, rows, vectors, a, b, c, carry)
                 return [
                     builder.add(place, self._times(step, rows))
@@ -144,7 +192,8 @@ class _Product:
                     following.append(added)
             return [builder.add(offset, self.a_step), builder.add(b_row, self.step), *following]
 
-        _, _, *sums = loop(builder, self.depth, [ir.Constant(INT64, 0), b, *sums], turn)
+        begin = [ir.Constant(INT64, 0), b, *sums]
+        _, _, *sums = loop(builder, self.depth, begin, turn, aligned=True)
         store = emit.store_anywhere if self.mode == "extend" else emit.store
         for total, place in zip(sums, places, strict=True):
             store(total, place)
@@ -170,10 +219,26 @@ def _product(mode: str) -> Any:
 
 
 @intrinsic
+def multiply(typing, real, a, a_row, a_step, b, c, step, width, rows, depth, carry, ahead):
+    """Write a product and ask the memory for what comes next: as many rows as A has of each kind.
+
+    The others are as `accumulate` takes them, ``carry`` is any number. ``ahead`` is a tuple of
+    (address of the first row, bytes between rows, bytes of a row), which nobody needs to own.
+    """
+
+    def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> Any:
+        _Product("multiply", builder, sig.args[0], args[1:]).write()
+        return context.get_dummy_value()
+
+    kinds = types.UniTuple(types.UniTuple(types.int64, 3), len(ahead))
+    return types.void(real, *([types.int64] * 10), kinds), codegen
+
+
+@intrinsic
 def extend(typing, real, a, a_row, a_step, b, c, step, width, rows, depth, begin, c_row, begin_row):
     """Write a product that lies anywhere: C in rows of ``c_row`` bytes, from what ``begin`` holds.
 
-    The others are as in `multiply`; ``begin`` is rows, too, of ``begin_row`` bytes, 0 for one row.
+    The others are as in `accumulate`; ``begin`` is rows of ``begin_row`` bytes, 0 for one row.
     """
 
     def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> Any:
@@ -183,6 +248,5 @@ def extend(typing, real, a, a_row, a_step, b, c, step, width, rows, depth, begin
     return types.void(real, *([types.int64] * 12)), codegen
 
 
-multiply = _product("multiply")
 accumulate = _product("accumulate")
 accumulate_visible = _product("accumulate_visible")
