@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from mhakit.backends.cpu.call import lanes_for
 from mhakit.backends.cpu.flags import inlined
 from mhakit.backends.cpu.launch import Worker, threads
-from mhakit.backends.cpu.memory import address, end, line_of, take
+from mhakit.backends.cpu.memory import address, end, line_of, pointer, take
 from mhakit.backends.cpu.record import HEAD, address_of, pack, records
-from mhakit.backends.cpu.rows import load_row, load_rows, widen_rows
+from mhakit.backends.cpu.rows import load_row, load_rows, size_beside, widen_rows
 from mhakit.backends.cpu.scratch import laid, release, reserve, state_of, state_size
-from mhakit.backends.cpu.simd import COLUMN, LEAST_BYTES, VECTOR_BYTES, extend
+from mhakit.backends.cpu.simd import COLUMN, LEAST_BYTES, VECTOR_BYTES, extend, rows_to_panels
 from mhakit.backends.cpu.slices import run_in_slices
 from mhakit.backends.cpu.storage import kind_of
 from mhakit.backends.cpu.tiles import fill
@@ -159,9 +159,8 @@ def _project_tile(call, real, first_row, first, places, tile, bias, sums):
         fill(bias, type(real)(0))
     for k in range(call.first_block * DEPTH, max(min(call.past_block * DEPTH, call.K), 1), DEPTH):
         depth = min(k + DEPTH, call.K) - k
-        for lane in range(0, columns, wide):
-            panel = laid(real, address(tile) + lane * call.item * depth, depth, wide)
-            _copy(call, real, k, first + lane, min(wide, columns - lane), places, panel)
+        panels = carray(pointer(real, address(tile)), (-(-columns // wide), depth, wide))
+        _copy(call, real, k, first, columns, places, panels)
         row = call.rows + first_row * call.rows_n + k * call.rows_k
         for i in range(0, count, NEAR):
             for start in range(0, width, PANEL):
@@ -181,15 +180,27 @@ def _project_tile(call, real, first_row, first, places, tile, bias, sums):
 
 
 @inlined
-def _copy(call, real, k, first, columns, places, panel):
-    """Write rows of some columns of the matrix, from row k on, to a panel."""
-    depth = panel.shape[0]
+def _copy(call, real, k, first, columns, places, panels):
+    """Write rows of some columns of the matrix, from row k on, to panels, (panels, depth, wide)."""
+    depth, wide = panels.shape[1:]
     place = call.weight + k * call.weight_k + first * call.weight_n
     if call.weight_k < call.weight_n:  # its columns are what lies together
-        for lane in range(places.size):
-            places[lane] = place + min(lane, columns - 1) * call.weight_n
-        load_rows(real, call.weight_kind, places, call.weight_k, depth, panel, type(real)(1))
+        for i in range(panels.shape[0]):
+            for lane in range(wide):
+                places[lane] = place + min(i * wide + lane, columns - 1) * call.weight_n
+            load_rows(
+                real, call.weight_kind, places, call.weight_k, depth, panels[i], type(real)(1)
+            )
     else:
-        widen_rows(
-            real, call.weight_kind, place, call.weight_k, call.weight_n, depth, columns, panel
-        )
+        done = 0
+        if call.weight_n == size_beside(call.weight_kind, call.item):
+            done = columns // wide
+            rows_to_panels(
+                real, call.weight_kind, call.weight_n, place, call.weight_k, depth, done,
+                address(panels), depth * PANEL,
+            )  # fmt: skip
+        for i in range(done, panels.shape[0]):
+            widen_rows(
+                real, call.weight_kind, place + i * wide * call.weight_n, call.weight_k,
+                call.weight_n, depth, min(wide, columns - i * wide), panels[i],
+            )  # fmt: skip

@@ -21,7 +21,7 @@ from mhakit.backends.cpu.simd.columns import (
     tanh,
 )
 from mhakit.backends.cpu.simd.emitter import LEAST_BYTES, VECTOR_BYTES
-from mhakit.backends.cpu.simd.lines import row_from_line, rows_to_lines
+from mhakit.backends.cpu.simd.lines import row_from_line, rows_to_lines, rows_to_panels
 from mhakit.backends.cpu.simd.product import (
     COLUMN,
     accumulate,
@@ -51,6 +51,7 @@ __all__ = [
     "multiply",
     "row_from_line",
     "rows_to_lines",
+    "rows_to_panels",
     "tanh",
     "to_columns",
     "to_rows",

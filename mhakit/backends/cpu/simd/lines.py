@@ -10,9 +10,13 @@ from numba import types
 from numba.extending import intrinsic
 
 from mhakit.backends.cpu.simd.emitter import INT64, Emitter, loop
+from mhakit.backends.cpu.simd.product import COLUMN
 from mhakit.backends.cpu.simd.stored import Stored, by_kind
 
-__all__ = ["row_from_line", "rows_to_lines"]
+__all__ = ["row_from_line", "rows_to_lines", "rows_to_panels"]
+
+_AHEAD = 8
+"""Rows between the one that is copied and the one that is asked for."""
 
 
 def _along_line(
@@ -69,6 +73,48 @@ def rows_to_lines(typing, real, kind, size, row, step, rows, count, line, line_s
             return []
 
         by_kind(kind, Emitter(builder, real), all_rows, bools=False)
+        return context.get_dummy_value()
+
+    return types.void(real, *([types.int64] * 8)), codegen
+
+
+@intrinsic
+def rows_to_panels(typing, real, kind, size, row, step, rows, panels, tile, panel):
+    """Write rows of neighbours in memory to panels of `COLUMN` registers each, whole ones.
+
+    A panel's lines follow one another; ``panel`` is the bytes between panels, ``step`` those
+    between rows. A row far on is asked for while one is copied: rows are often pages apart, where
+    no CPU looks ahead.
+    """
+
+    def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> Any:
+        _, kind, size, row, step, rows, panels, tile, panel = args
+        emit = Emitter(builder, sig.args[0])
+        width = COLUMN * emit.size
+        ahead = builder.mul(step, ir.Constant(INT64, _AHEAD))
+
+        def all_rows(stored: Stored) -> list[ir.Value]:
+            register = builder.mul(size, ir.Constant(INT64, emit.lanes))
+
+            def one_panel(at: list[ir.Value]) -> list[ir.Value]:
+                source, target = at
+                for c in range(COLUMN):
+                    place = builder.add(source, builder.mul(register, ir.Constant(INT64, c)))
+                    emit.fetch(builder.add(place, ahead))
+                    emit.store(
+                        stored.load(place), builder.add(target, ir.Constant(INT64, c * emit.size))
+                    )
+                end = builder.add(source, builder.mul(register, ir.Constant(INT64, COLUMN)))
+                return [end, builder.add(target, panel)]
+
+            def one_row(at: list[ir.Value]) -> list[ir.Value]:
+                loop(builder, panels, at, one_panel)
+                return [builder.add(at[0], step), builder.add(at[1], ir.Constant(INT64, width))]
+
+            loop(builder, rows, [row, tile], one_row)
+            return []
+
+        by_kind(kind, emit, all_rows, bools=False)
         return context.get_dummy_value()
 
     return types.void(real, *([types.int64] * 8)), codegen
