@@ -18,7 +18,7 @@ from mhakit import registry
 from mhakit.analysis.comparison import ComparedCombination, Comparison
 from mhakit.analysis.refitting import Words, not_finite, recovered, refit
 from mhakit.api import combine
-from mhakit.api.parameters import ask_parameters, initialize, speaking
+from mhakit.api.parameters import Speaking, ask_parameters, initialize
 from mhakit.errors import MhakitError, MissingExtra, ParameterError, ShapeError
 from mhakit.layer import MultiHeadAttention
 from mhakit.plugin_api import HeadCombination, HeadShape
@@ -186,7 +186,7 @@ def _compared(
             name: initialize(strategy, name, spec, rng).astype(fitted.heads.dtype)
             for name, spec in specs.items()
         }
-        with speaking(strategy, "give its cost"):
+        with Speaking(strategy, "give its cost"):
             cost = strategy.cost(shape, 1, len(held_out))
         found = refit(strategy, start, fitted, choosing, steps)
         share, share_fitted = (

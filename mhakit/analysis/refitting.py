@@ -17,7 +17,7 @@ from mhakit import backends
 from mhakit.api import combine_vjp
 from mhakit.api.asking import Question, ask
 from mhakit.api.combining import combine_by
-from mhakit.api.parameters import speaking
+from mhakit.api.parameters import Speaking
 from mhakit.api.planning import as_plan, output_shape
 from mhakit.errors import MissingExtra, ParameterError
 from mhakit.plugin_api import CombinationPlan, HeadCombination
@@ -109,7 +109,7 @@ class _Projection(NamedTuple):
 def _projection(strategy: HeadCombination, learned: Parameters, words: Words) -> _Projection | None:
     """Return what the plan projects, or None where ``weight`` is no parameter itself."""
     question = words.asked(strategy, learned)
-    with speaking(strategy, "plan"):
+    with Speaking(strategy, "plan"):
         asked = strategy.plan(question.heads, question.parameters, **question.given)
     if asked is None:
         return None

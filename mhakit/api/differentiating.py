@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from mhakit import backends, registry
 from mhakit.api.answering import GradientAnswer
 from mhakit.api.asking import Question, as_heads, ask, read_only
-from mhakit.api.parameters import Rng, speaking
+from mhakit.api.parameters import Rng, Speaking
 from mhakit.api.planning import as_plan, ask_for_plan, output_shape, run_forward
 from mhakit.errors import PluginError, ShapeError
 from mhakit.plugin_api import CombinationPlan, HeadCombination
@@ -227,7 +227,7 @@ def _through_plan(
     for field, name in own.items():
         part = getattr(d_plan, field).reshape(question.parameters[name].shape)
         gradients[name] = gradients[name] + part if name in gradients else part
-    with speaking(strategy, "run plan_vjp"):
+    with Speaking(strategy, "run plan_vjp"):
         result = strategy.plan_vjp(
             CombinationPlan(groups=d_plan.groups, reduce=d_plan.reduce, **fields),
             question.heads,
@@ -255,7 +255,7 @@ def _through_plan(
 def _backward(question: Question, residuals: object, dY: Array) -> _Parts:
     """Ask a strategy that no plan says for its gradients."""
     strategy = question.strategy
-    with speaking(strategy, "run backward"):
+    with Speaking(strategy, "run backward"):
         try:
             result = strategy.backward(dY, residuals, question.parameters)
         except NotImplementedError as error:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mhakit.api.asking import read_only
-from mhakit.api.parameters import check_parameters, speaking
+from mhakit.api.parameters import Speaking, check_parameters
 from mhakit.errors import ParameterError, PluginError
 from mhakit.plugin_api import HeadMixing
 from mhakit.validation import MixedCall, out_of_memory
@@ -49,7 +49,7 @@ def mix(
     B, _, T, S = array.shape
     verb, shape = method.__name__, (B, heads, T, S)
     try:
-        with speaking(strategy, f"run {verb}"), np.errstate(all="ignore"):
+        with Speaking(strategy, f"run {verb}"), np.errstate(all="ignore"):
             mixed = method(array, **given)
     except MemoryError as error:
         raise out_of_memory(

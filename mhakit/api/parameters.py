@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -23,12 +22,12 @@ from mhakit.validation import as_float_array
 
 __all__ = [
     "Rng",
+    "Speaking",
     "as_generator",
     "ask_parameters",
     "check_parameters",
     "initialize",
     "require_mapping",
-    "speaking",
 ]
 
 Array = NDArray[Any]
@@ -103,7 +102,7 @@ def _sizes(shape: Shape) -> str:
 def ask_parameters(strategy: Strategy, shape: Shape) -> dict[str, ParameterSpec]:
     """Return what a strategy learns at these sizes, or raise where it cannot be built for them."""
     asked: Any = strategy  # a combination takes a HeadShape, a mixing a MixingShape
-    with speaking(strategy, "validate and give parameters"):
+    with Speaking(strategy, "validate and give parameters"):
         asked.validate(shape)
         specs = asked.parameters(shape)
     if not isinstance(specs, dict) or not all(
@@ -116,17 +115,28 @@ def ask_parameters(strategy: Strategy, shape: Shape) -> dict[str, ParameterSpec]
     return specs
 
 
-@contextmanager
-def speaking(strategy: Strategy, verb: str) -> Iterator[None]:
-    """Name the strategy in whatever its code raises; mhakit's own errors pass as they are."""
-    try:
-        yield
-    except (MhakitError, MemoryError):
-        raise
-    except Exception as error:
-        raise PluginError(
-            f"{_named(strategy)} must {verb} without an error, got {type(error).__name__}: {error}"
-        ) from error
+class Speaking:
+    """Names the strategy in whatever its code raises; mhakit's own errors pass as they are.
+
+    A class, no generator: every call of `mhakit.combine` enters two of them.
+    """
+
+    __slots__ = ("_strategy", "_verb")
+
+    def __init__(self, strategy: Strategy, verb: str) -> None:
+        self._strategy, self._verb = strategy, verb
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: object
+    ) -> None:
+        if isinstance(error, Exception) and not isinstance(error, MhakitError | MemoryError):
+            raise PluginError(
+                f"{_named(self._strategy)} must {self._verb} without an error, "
+                f"got {type(error).__name__}: {error}"
+            ) from error
 
 
 def _named(strategy: Strategy) -> str:
@@ -140,7 +150,7 @@ def initialize(
     """Return the values that one parameter begins with, in float64."""
     shape = tuple(spec.shape)
     if callable(spec.init):
-        with speaking(strategy, f"initialise {name!r}"):
+        with Speaking(strategy, f"initialise {name!r}"):
             values = np.asarray(spec.init(rng, shape), dtype=np.float64)
         if values.shape != shape:
             raise PluginError(

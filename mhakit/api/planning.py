@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mhakit.api.asking import Question
-from mhakit.api.parameters import speaking
+from mhakit.api.parameters import Speaking
 from mhakit.device import is_device_array
 from mhakit.errors import BackendUnavailable, DTypeError, ParameterError, PluginError
 from mhakit.plugin_api import CombinationPlan
@@ -28,7 +28,7 @@ def ask_for_plan(question: Question, module: ModuleType) -> object:
     """
     strategy = question.strategy
     try:
-        with speaking(strategy, "plan"):
+        with Speaking(strategy, "plan"):
             plan = strategy.plan(question.heads, question.parameters, **question.given)
     except (PluginError, DTypeError) as error:
         if not is_device_array(question.heads):
@@ -49,7 +49,7 @@ def run_forward(question: Question) -> tuple[Array, object]:
     """Run a strategy that no plan says: its output (B, T, M), and what its backward needs."""
     B, _, T, _ = question.heads.shape
     M, name = question.model_width, question.strategy.name
-    with speaking(question.strategy, "run forward"):
+    with Speaking(question.strategy, "run forward"):
         try:
             result = question.strategy.forward(
                 question.heads, question.parameters, **question.given
@@ -82,6 +82,8 @@ def as_plan(plan: object, question: Question) -> CombinationPlan:
         return PluginError(f"combination {name!r} must plan {rule}, got {got}")
 
     def real_array(value: object, field: str) -> Array:
+        if type(value) is np.ndarray and value.dtype == real:
+            return value
         if is_device_array(value):
             return cast(Array, value)
         try:

@@ -124,14 +124,17 @@ def placed(array: Array, steps: tuple[int, ...]) -> tuple[Array, tuple[int, ...]
     Axes in front of (B, H, T, E) may be missing; the step along an axis of size 1 is 0, as if it
     were broadcast. Rows are copied whose step along E, in bytes, is none of ``steps``.
     """
-    array = array.reshape((1,) * (4 - array.ndim) + array.shape)
+    if array.ndim < 4:
+        array = array.reshape((1,) * (4 - array.ndim) + array.shape)
     if array.strides[3] not in steps and array.shape[3] > 1:
         array = np.ascontiguousarray(array)
     if not array.flags.aligned:
         array = np.ascontiguousarray(array)
     strides = array.strides
     if 1 in array.shape:
-        strides = tuple(step if n > 1 else 0 for n, step in zip(array.shape, strides, strict=True))
+        strides = tuple(
+            [0 if n == 1 else step for n, step in zip(array.shape, strides, strict=True)]
+        )
     return array, (address_of(array), *strides)
 
 
