@@ -9,7 +9,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from mhakit.backends.cpu.simd.emitter import INT64, VECTOR_BYTES, Emitter, loop
+from mhakit.backends.cpu.simd.emitter import INT64, LINE, VECTOR_BYTES, Emitter, loop
 
 __all__ = ["add_weighted_rows", "all_finite", "dot_rows", "line_top", "line_weights"]
 
@@ -17,6 +17,9 @@ __all__ = ["add_weighted_rows", "all_finite", "dot_rows", "line_top", "line_weig
 # stay in registers: AVX2 has 16 of them, AVX-512 and NEON have 32.
 _QUERIES = 4
 _CHUNK, _SUM_QUERIES = 4 if VECTOR_BYTES == 32 else 8, 2
+
+_AHEAD = 2**13
+"""Bytes of rows between one that is read and the one that the memory is asked for."""
 
 _SUMS = max(64 // VECTOR_BYTES, 1)
 """Registers that a line is summed in: its sums are as short where registers are narrow."""
@@ -35,6 +38,11 @@ class _Along:
 
     def plus(self, value: ir.Value, count: int) -> ir.Value:
         return self.builder.add(value, ir.Constant(INT64, count))
+
+    def ahead(self, stride: ir.Value, step: ir.Value) -> ir.Value:
+        """Return the bytes from a row to the one to ask for, a whole number of rows."""
+        rows = self.builder.udiv(ir.Constant(INT64, _AHEAD), step)
+        return self.builder.mul(rows, stride)
 
     def groups(
         self,
@@ -81,8 +89,11 @@ def dot_rows(typing, real, rows, stride, count, queries, pitch, number, step, ou
         emit, size = along.emit, along.size
         registers = builder.udiv(step, ir.Constant(INT64, size))
 
+        ahead = along.ahead(stride, step)
+
         def of_row(_: int, at: list[ir.Value]) -> None:
             row, place = at
+            later = builder.add(row, ahead)
 
             def of_queries(Q: int, at: list[ir.Value]) -> None:
                 asked = [builder.add(at[0], along.times(pitch, q)) for q in range(Q)]
@@ -90,6 +101,7 @@ def dot_rows(typing, real, rows, stride, count, queries, pitch, number, step, ou
                 def turn(inner: list[ir.Value]) -> list[ir.Value]:
                     offset, *sums = inner
                     loaded = emit.load_anywhere(builder.add(row, offset))
+                    emit.fetch(builder.add(later, offset))
                     numbers = [emit.load(builder.add(query, offset)) for query in asked]
                     added = [
                         emit.fma(loaded, n, kept) for n, kept in zip(numbers, sums, strict=True)
@@ -126,6 +138,7 @@ def add_weighted_rows(typing, real, rows, stride, count, weights, line, number, 
         along = _Along(builder, sig.args[0])
         emit, size = along.emit, along.size
         registers = builder.udiv(step, ir.Constant(INT64, size))
+        ahead = along.ahead(stride, step)
 
         def of_queries(Q: int, at: list[ir.Value]) -> None:
             weight, total = at
@@ -141,6 +154,8 @@ def add_weighted_rows(typing, real, rows, stride, count, weights, line, number, 
                 def turn(inner: list[ir.Value]) -> list[ir.Value]:
                     row, place, *totals = inner
                     loaded = [emit.load_anywhere(along.plus(row, c * size)) for c in range(C)]
+                    for c in range(0, C * size, LINE):
+                        emit.fetch(along.plus(builder.add(row, ahead), c))
                     following = []
                     for q in range(Q):
                         factor = emit.splat(builder.add(asked[q], place))
