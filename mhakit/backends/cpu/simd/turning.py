@@ -45,6 +45,7 @@ class _Turn:
         (self.kind, self.size, self.bases, self.lanes, self.count, self.tile, self.step,
          self.factors) = operands  # fmt: skip
         if to_columns:
+            self.ahead = builder.mul(self.count, self.size)
             self.factor = {e: self._spread(e, self.factors) for e in (self.vector, self.scalar)}
 
     def write(self) -> None:
@@ -79,6 +80,9 @@ class _Turn:
             places = [
                 builder.add(row, builder.mul(self.step, ir.Constant(INT64, j))) for j in range(W)
             ]
+            if self.to_columns:
+                for address in addresses:
+                    self.vector.fetch(builder.add(builder.add(address, offset), self.ahead))
             self._move(self.vector, addresses, offset, places, factors)
             return [
                 builder.add(offset, builder.mul(self.size, ir.Constant(INT64, W))),
@@ -146,7 +150,8 @@ def _turn(*, to_columns: bool) -> Any:
 
     ``bases`` is the address of each lane's row as int64; row i of the tile, ``step`` bytes long,
     holds number i of each lane's row, ``size`` bytes each in memory. To columns all numbers are
-    multiplied by one ``factor``, to rows each lane's by its own, which lie at that address.
+    multiplied by one ``factor``, to rows each lane's by its own, which lie at that address. To
+    columns the memory is asked for as many numbers of each row again: a tile often reads on there.
     """
 
     @intrinsic
