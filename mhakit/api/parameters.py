@@ -65,20 +65,19 @@ def check_parameters(
     """Return the parameters a strategy asks for, or raise for one that is missing or unfit."""
     require_mapping(parameters)
     specs = ask_parameters(strategy, shape)
-    names = ", ".join(specs) or "none"
+
+    def not_these(got: str) -> ParameterError:
+        names = ", ".join(specs) or "none"
+        return ParameterError(f"parameters of {strategy.name!r} must be: {names}, got {got}")
+
     for given in parameters:
         if given not in specs:
             near = difflib.get_close_matches(str(given), specs, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ParameterError(
-                f"parameters of {strategy.name!r} must be: {names}, got {given!r}{hint}"
-            )
+            raise not_these(f"{given!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
     arrays = {}
     for name, spec in specs.items():
         if name not in parameters:
-            raise ParameterError(
-                f"parameters of {strategy.name!r} must be: {names}, got none named {name!r}"
-            )
+            raise not_these(f"none named {name!r}")
         array = as_float_array(parameters[name], f"parameters[{name!r}]", placed=True)
         if array.shape != tuple(spec.shape):
             raise ShapeError(
