@@ -9,7 +9,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from mhakit.backends.cpu.simd.emitter import INT64, LINE, VECTOR_BYTES, Emitter, loop
+from mhakit.backends.cpu.simd.emitter import INT64, LINE, VECTOR_BYTES, Emitter
+from mhakit.backends.cpu.simd.looping import loop
 
 __all__ = ["add_weighted_rows", "all_finite", "dot_rows", "line_top", "line_weights"]
 

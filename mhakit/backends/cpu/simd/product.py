@@ -8,7 +8,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from mhakit.backends.cpu.simd.emitter import INT64, LEAST_BYTES, LINE, VECTOR_BYTES, Emitter, loop
+from mhakit.backends.cpu.simd.emitter import INT64, LEAST_BYTES, LINE, VECTOR_BYTES, Emitter
+from mhakit.backends.cpu.simd.looping import loop
 
 __all__ = ["COLUMN", "accumulate", "accumulate_visible", "extend", "multiply"]
 

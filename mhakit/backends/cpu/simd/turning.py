@@ -11,7 +11,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from mhakit.backends.cpu.simd.emitter import INT64, Emitter, loop
+from mhakit.backends.cpu.simd.emitter import INT64, Emitter
+from mhakit.backends.cpu.simd.looping import loop
 from mhakit.backends.cpu.simd.stored import Stored, by_kind
 
 __all__ = ["to_columns", "to_rows"]
