@@ -31,6 +31,19 @@ def test_scores_and_weights_stay_in_the_budget_on_every_shape(name, dtype, backe
     assert_within(weights, expected, "weights")
 
 
+@pytest.mark.parametrize("other", ["float64", "float32", "float16", "bfloat16"])
+def test_a_bias_of_any_dtype_repeats_along_any_axis(other, dtype, backend):
+    sizes = Sizes(2, 2, 1, 3, 5, 4, 3) if SIMULATED else Sizes(2, 4, 2, 20, 70, 16, 9)
+    arrays, rng = draw(sizes, dtype), np.random.default_rng()
+    B, H, T, S = sizes.B, sizes.H, sizes.T, sizes.S
+    for shape in ((1,), (S,), (T, 1), (H, 1, 1), (B, 1, T, 1), (B, 1, 1, S)):
+        keywords = {"bias": rng.standard_normal(shape).astype(np.dtype(other))}
+        expected, expected_lse = budget("attention", *arrays, **keywords)
+        output, lse = mhakit.attention(*arrays, **keywords, return_lse=True, backend=backend)
+        assert_within(output, expected, str(shape))
+        assert_within(lse, expected_lse, f"lse, {shape}")
+
+
 @pytest.mark.parametrize("gap", [3.0, 40.0, 130.0, 1500.0])
 def test_a_score_far_below_the_top_weighs_what_it_should_or_nothing(gap, dtype, backend):
     S = 20 if SIMULATED else 40

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+from pathlib import Path
 
 import numba
 import numpy as np
@@ -148,31 +149,22 @@ def test_what_is_no_number_stays_in_its_row_and_column(always):
 def test_nothing_beyond_the_arrays_is_read_or_written(run_fresh):
     printed = run_fresh(
         """
-        import ctypes, mmap, numpy as np
+        import numpy as np
         from mhakit.backends.cpu import projection as cpu
+        from material.guarded import at_the_end
         cpu.FEWEST, cpu.LEAST = 1, 0
-        libc, kept = ctypes.CDLL(None, use_errno=True), []
-
-        def at_the_end(shape, order="C"):
-            size = 4 * int(np.prod(shape))
-            pages = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
-            memory = mmap.mmap(-1, pages + mmap.PAGESIZE)
-            kept.append(memory)
-            begin = ctypes.addressof(ctypes.c_char.from_buffer(memory))
-            last = ctypes.c_void_p(begin + pages)
-            assert libc.mprotect(last, ctypes.c_size_t(mmap.PAGESIZE), 0) == 0
-            numbers = np.frombuffer(memory, np.float32, size // 4, pages - size)
-            numbers[...] = 1
-            return numbers.reshape(shape, order=order)
 
         for order in "CF":
             for n, K, N in ((5, 3, 1), (7, 40, 67), (33, 65, 130)):
-                arrays = at_the_end((n, K)), at_the_end((K, N), order), at_the_end((N,))
-                out = at_the_end((n, N))
-                cpu.project(*arrays, out)
+                rows, bias, out = (
+                    at_the_end(np.ones(shape, np.float32)) for shape in ((n, K), N, (n, N))
+                )
+                weight = at_the_end(np.ones((K, N), np.float32), order)
+                cpu.project(rows, weight, bias, out)
                 assert (out == K + 1).all()
         print("intact")
-        """
+        """,
+        path=Path(__file__).parent,
     )
     assert printed == "intact"
 

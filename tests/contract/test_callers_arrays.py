@@ -1,6 +1,8 @@
 """Line 6 of the contract: callers' arrays are read as they lie and never written."""
 
+import mmap
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -111,3 +113,30 @@ def test_without_B_everything_is_the_first_of_a_batch(dtype, backend):
     assert weights.shape == (1, 9, 12)
     merged, _ = mhakit.merge_attention((output, lse), backend=backend)
     np.testing.assert_array_equal(merged, output)
+
+
+@pytest.mark.skipif(not hasattr(mmap, "PROT_READ"), reason="pages are guarded by POSIX's mprotect")
+@pytest.mark.parametrize("T", [1, 37])
+def test_6_nothing_beyond_the_arrays_is_read_or_written(T, dtype, run_fresh):
+    printed = run_fresh(
+        f"""
+        import numpy as np, ml_dtypes
+        import mhakit
+        from material.guarded import at_the_end
+        from mhakit.testing import Sizes, draw
+
+        for S, D, E in ((1, 1, 1), (5, 3, 7), (64, 16, 8), (131, 40, 24)):
+            arrays = draw(Sizes(1, 2, 1, {T}, S, D, E), np.dtype("{np.dtype(dtype).name}"))
+            plain = mhakit.attention(*arrays)
+            bias = at_the_end(np.ones(({T}, S), np.float32))
+            mask = at_the_end(np.ones(({T}, S), bool))
+            guarded = [at_the_end(array) for array in arrays]
+            out = at_the_end(np.zeros_like(plain))
+            for keywords in ({{}}, {{"bias": bias}}, {{"mask": mask}}, {{"causal": "bottom_right"}}):
+                expected = mhakit.attention(*arrays, **keywords)
+                assert np.array_equal(mhakit.attention(*guarded, **keywords, out=out), expected)
+        print("intact")
+        """,
+        path=Path(__file__).parents[1],
+    )
+    assert printed == "intact"

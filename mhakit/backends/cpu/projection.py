@@ -18,7 +18,7 @@ from mhakit.backends.cpu.flags import inlined
 from mhakit.backends.cpu.launch import Worker, threads
 from mhakit.backends.cpu.memory import address, end, line_of, pointer, take
 from mhakit.backends.cpu.record import HEAD, address_of, pack, records
-from mhakit.backends.cpu.rows import load_row, load_rows, size_beside, widen_rows
+from mhakit.backends.cpu.rows import beside, load_row, load_rows, widen_rows
 from mhakit.backends.cpu.scratch import laid, release, reserve, state_of, state_size
 from mhakit.backends.cpu.simd import COLUMN, LEAST_BYTES, VECTOR_BYTES, extend, rows_to_panels
 from mhakit.backends.cpu.slices import run_in_slices
@@ -193,7 +193,7 @@ def _copy(call, real, k, first, columns, places, panels):
             )
     else:
         done = 0
-        if call.weight_n == size_beside(call.weight_kind, call.item):
+        if beside(call.weight_kind, call.item, call.weight_n):
             done = columns // wide
             rows_to_panels(
                 real, call.weight_kind, call.weight_n, place, call.weight_k, depth, done,

@@ -19,9 +19,9 @@ from mhakit.backends.cpu.simd import (
 from mhakit.backends.cpu.storage import BOOL, FLOAT16, FLOAT32, FLOAT64
 
 __all__ = [
+    "beside",
     "load_row",
     "load_rows",
-    "size_beside",
     "store_row",
     "store_rows",
     "widen_rows",
@@ -30,13 +30,15 @@ __all__ = [
 
 
 @inlined
-def size_beside(kind, item):
-    """Return the bytes of a number that registers of ``item`` bytes a number load, or 0."""
+def beside(kind, item, stride):
+    """Whether numbers ``stride`` bytes apart are neighbours that registers of ``item`` load."""
     if kind == BOOL:
-        return 1
+        return stride == 1
     if item == 8:
-        return 8 if kind == FLOAT64 else 0
-    return 4 if kind == FLOAT32 else 2 if kind >= FLOAT16 else 0
+        return kind == FLOAT64 and stride == 8
+    if kind == FLOAT32:
+        return stride == 4
+    return kind >= FLOAT16 and stride == 2
 
 
 @inlined
@@ -46,7 +48,7 @@ def load_rows(real, kind, rows, stride, count, tile, factor):
     True is 1.
     """
     lanes, step = tile.shape[1], tile.shape[1] * tile.itemsize
-    if step % VECTOR_BYTES == 0 and stride == size_beside(kind, tile.itemsize):
+    if step % VECTOR_BYTES == 0 and beside(kind, tile.itemsize, stride):
         to_columns(real, kind, stride, address(rows), lanes, count, address(tile), step, factor)
     else:
         cast = type(real)
@@ -64,7 +66,7 @@ def store_rows(real, kind, rows, stride, count, tile, factors):
     Lanes that share a row must hold the same numbers. No zero is -0.0.
     """
     lanes, step = tile.shape[1], tile.shape[1] * tile.itemsize
-    if stride == size_beside(kind, tile.itemsize):
+    if beside(kind, tile.itemsize, stride):
         to_rows(
             real, kind, stride, address(rows), lanes, count, address(tile), step, address(factors)
         )
@@ -78,7 +80,7 @@ def store_rows(real, kind, rows, stride, count, tile, factors):
 @inlined
 def load_row(real, kind, first, stride, count, line):
     """Write number i, at first + i * stride, to line[i]."""
-    if stride == size_beside(kind, line.itemsize):
+    if beside(kind, line.itemsize, stride):
         rows_to_lines(
             real, kind, stride, first, np.int64(0), np.int64(1), count, address(line), np.int64(0)
         )
@@ -90,7 +92,7 @@ def load_row(real, kind, first, stride, count, line):
 @inlined
 def store_row(real, kind, first, stride, count, line, factor):
     """Write line[i] * factor, rounded once, to first + i * stride; no zero is -0.0."""
-    if stride == size_beside(kind, line.itemsize):
+    if beside(kind, line.itemsize, stride):
         row_from_line(real, kind, stride, first, count, address(line), factor)
     else:
         zero = type(real)(0)
@@ -101,7 +103,7 @@ def store_row(real, kind, first, stride, count, line, factor):
 @inlined
 def widen_rows(real, kind, first, row, step, rows, width, out):
     """Write the (rows, width) numbers at ``first`` to ``out``, in the type of ``real``."""
-    if step == size_beside(kind, out.itemsize):
+    if beside(kind, out.itemsize, step):
         rows_to_lines(real, kind, step, first, row, rows, width, address(out), out.strides[0])
     else:
         for i in range(rows):

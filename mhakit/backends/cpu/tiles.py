@@ -12,7 +12,7 @@ import numpy as np
 from mhakit.backends.cpu.call import SOURCES
 from mhakit.backends.cpu.flags import inlined
 from mhakit.backends.cpu.memory import address, read, read_int64, write
-from mhakit.backends.cpu.rows import load_rows, size_beside, widened
+from mhakit.backends.cpu.rows import beside, load_rows, widened
 from mhakit.backends.cpu.score_mod import modify
 from mhakit.backends.cpu.simd import COLUMN, LEAST_BYTES, VECTOR_BYTES, multiply, tanh
 from mhakit.backends.cpu.storage import BOOL, FLOAT16, FLOAT32, FLOAT64
@@ -197,9 +197,10 @@ def _following(call, b, g, source, rows, whole):
     following = source + rows if source + rows < call.S else 0
     key = call.key + b * call.key_b + g * call.key_h + following * call.key_s
     value = call.value + b * call.value_b + g * call.value_h + source * call.value_s
-    beside = size_beside(call.kind, call.item)
-    key_size = call.D * beside if whole and call.key_d == beside else 0
-    value_size = call.E * beside if whole and call.value_e == beside else 0
+    keys = whole and beside(call.kind, call.item, call.key_d)
+    values = whole and beside(call.kind, call.item, call.value_e)
+    key_size = call.D * call.key_d if keys else 0
+    value_size = call.E * call.value_e if values else 0
     return (key, call.key_s, key_size), (value, call.value_s, value_size)
 
 
