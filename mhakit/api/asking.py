@@ -21,7 +21,7 @@ from mhakit.plugin_api import HeadCombination, HeadShape
 from mhakit.problem import computation_dtype
 from mhakit.validation import as_float_array, require_one_place
 
-__all__ = ["Question", "as_heads", "ask", "read_only"]
+__all__ = ["Question", "as_heads", "ask", "question_of", "read_only"]
 
 Array = NDArray[Any]
 
@@ -110,16 +110,38 @@ def ask(
             f"rng must be an int or a Generator, combination {strategy.name!r} draws when "
             "training, got None"
         )
+    return question_of(
+        strategy,
+        heads,
+        learned,
+        hidden_states,
+        M,
+        training=bool(training),
+        rng=generator if draws else None,
+    )
+
+
+def question_of(
+    strategy: HeadCombination,
+    heads: Array,
+    parameters: Mapping[str, Array],
+    hidden_states: Array | None,
+    model_width: int | None,
+    *,
+    training: bool = False,
+    rng: np.random.Generator | None = None,
+) -> Question:
+    """Return the question that arguments make which were found right."""
     real = computation_dtype(heads.dtype)
     read = hidden_states if strategy.uses_hidden_states else None
     return Question(
         strategy=strategy,
         heads=read_only(heads, real),
-        parameters=MappingProxyType({n: read_only(a, real) for n, a in learned.items()}),
+        parameters=MappingProxyType({n: read_only(a, real) for n, a in parameters.items()}),
         hidden_states=None if read is None else read_only(read, real),
-        training=bool(training),
-        rng=generator if draws else None,
-        model_width=M,
+        training=training,
+        rng=rng,
+        model_width=model_width,
         dtype=heads.dtype,
     )
 
