@@ -192,7 +192,8 @@ def score_block(
 def _following(call, b, g, source, rows, whole):
     """Return the next rows that a tile reads, these sources' values and the next ones' keys.
 
-    As `multiply` takes them; after the last sources come the first, for another tile.
+    As `multiply` takes them; after the last sources come the first, for another tile. A border
+    block, whose tile is done in pieces and not ``whole``, asks for nothing: that gained nothing.
     """
     following = source + rows if source + rows < call.S else 0
     key = call.key + b * call.key_b + g * call.key_h + following * call.key_s
