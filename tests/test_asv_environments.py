@@ -12,6 +12,7 @@ from material.places import ROOT
 
 pytest.importorskip("asv", reason="asv comes with the extra bench")
 
+from mhakit.backends.cpu.simd import VECTOR_BYTES
 
 SETUP = "import mhakit.testing.environments as all; all.setup()"
 
@@ -29,7 +30,7 @@ def test_a_machine_that_nobody_described_is_named_by_what_it_is_not_by_its_host(
     in_a_home(tmp_path, SETUP)
     told = json.loads((tmp_path / ".asv-machine.json").read_text())
     (name,) = told.keys() - {"version"}
-    assert name.endswith(f"-{os.cpu_count()}-cores")
+    assert name.endswith(f"-{os.cpu_count()}-cores-{8 * VECTOR_BYTES}-bit")
     assert told[name]["machine"] == name != platform.node()
     assert in_a_home(
         tmp_path,

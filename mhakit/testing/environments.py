@@ -24,6 +24,8 @@ from asv.machine import Machine, MachineCollection
 from asv.plugins.virtualenv import Virtualenv
 from asv.util import UserError
 
+from mhakit import backends
+
 __all__ = ["PEERS", "Beside", "name_machine", "peers", "setup"]
 
 PEERS = ("torch", "onnxruntime", "jax")
@@ -111,10 +113,14 @@ def name_machine() -> None:
 
 
 def _machine_name(told: dict[str, str]) -> str:
-    """Return a name made of processor and cores, which says more than the host's."""
+    """Return a name made of processor, cores and registers, which says more than the host's.
+
+    Processors of one name differ in their registers, and no figure of one is another's.
+    """
     words = told["cpu"].split("@")[0].replace("(R)", " ").replace("(TM)", " ").split()
     words = [word for word in words if word.lower() not in ("cpu", "processor")]
-    return "-".join([*words, told["num_cpu"], "cores"]).lower()
+    bits = 8 * backends.select("cpu").machine()["vector_bytes"]
+    return "-".join([*words, told["num_cpu"], "cores", f"{bits}-bit"]).lower()
 
 
 def _whole(path: str) -> str:
