@@ -8,7 +8,6 @@ import numpy as np
 __all__ = ["at_the_end"]
 
 _libc = ctypes.CDLL(None, use_errno=True)
-_kept = []
 
 
 def at_the_end(values, order="C"):
@@ -16,7 +15,6 @@ def at_the_end(values, order="C"):
     values = np.asarray(values)
     pages = -(-values.nbytes // mmap.PAGESIZE) * mmap.PAGESIZE
     memory = mmap.mmap(-1, pages + mmap.PAGESIZE)
-    _kept.append(memory)  # views of it outlive it otherwise
     begin = ctypes.addressof(ctypes.c_char.from_buffer(memory))
     last = ctypes.c_void_p(begin + pages)
     assert _libc.mprotect(last, ctypes.c_size_t(mmap.PAGESIZE), 0) == 0
