@@ -1,14 +1,17 @@
 """How kernels run: in several threads at once, after a fork, from a warm and from a stale cache."""
 
+import gc
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import mhakit
-from mhakit.backends.cpu import attention, decoding
+from mhakit.backends.cpu import attention, decoding, launch
+from mhakit.backends.cpu.call import CALL
 from mhakit.testing import Sizes, assert_within, budget, draw
 
 LARGE = Sizes(2, 4, 2, 200, 200, 32, 32)
@@ -29,6 +32,31 @@ def test_a_score_mod_compiles_no_kernel_but_its_own(kernel, T, monkeypatch):
     monkeypatch.setattr(kernel, "_run", None)  # has no form to be asked for
     kept = mhakit.attention(*arrays, score_mod=lambda score, b, h, t, s: score)
     assert_within(kept, budget("attention", *arrays)[0])
+
+
+@pytest.mark.parametrize("collects", [True, False])
+@pytest.mark.parametrize("fails", [True, False])
+def test_garbage_waits_while_a_kernel_compiles_and_no_longer(collects, fails, monkeypatch):
+    collected = []
+
+    class Compiling(launch.CFunc):
+        def compile(self):
+            collected.append(gc.isenabled())
+            if fails:
+                raise KeyboardInterrupt
+            super().compile()
+
+    def enter(calls):
+        pass
+
+    monkeypatch.setattr(launch, "CFunc", Compiling)
+    (gc.enable if collects else gc.disable)()
+    try:
+        with pytest.raises(KeyboardInterrupt) if fails else nullcontext():
+            launch.Compiled(enter, CALL[np.dtype(np.float32)], cached=False)
+        assert (collected, gc.isenabled()) == ([False], collects)
+    finally:
+        gc.enable()
 
 
 MISSES = """

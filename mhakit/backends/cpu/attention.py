@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import carray
 from numpy.typing import NDArray
 
+from mhakit.backends.cpu.arrays import numbers_at, records_at
 from mhakit.backends.cpu.call import CALL, SOURCES, blocks_of, estimate, lanes_for, pack
 from mhakit.backends.cpu.decoding import TARGETS, prepare_decoding
 from mhakit.backends.cpu.flags import inlined
@@ -20,7 +20,7 @@ from mhakit.backends.cpu.memory import address, end, take
 from mhakit.backends.cpu.modified import Modified, starting
 from mhakit.backends.cpu.prepared import Prepared
 from mhakit.backends.cpu.rows import store_rows, widened
-from mhakit.backends.cpu.scratch import laid, release, reserve, state_of, state_size
+from mhakit.backends.cpu.scratch import release, reserve, state_of, state_size
 from mhakit.backends.cpu.simd import VECTOR_BYTES, column_bases, column_weights
 from mhakit.backends.cpu.tiles import (
     HEAD,
@@ -48,7 +48,7 @@ __all__ = ["attend", "prepare"]
 
 def _enter(calls):
     """Be one worker."""
-    records = carray(calls, 1)
+    records = records_at(calls, 1)
     _work(records, records[0].one, None, ())
 
 
@@ -56,7 +56,7 @@ def _enter_with(score_mod, load):
     """Return a worker that a user's function is compiled into."""
 
     def enter(calls):
-        records = carray(calls, 1)
+        records = records_at(calls, 1)
         _work(records, records[0].one, score_mod, load(records[0].arguments))
 
     return enter
@@ -117,7 +117,7 @@ def _work(calls, real, score_mod, score_args):
         # the last tiles see most where attention is causal: they come first
         tile = tiles - 1 - item % tiles
         pair = item // tiles
-        kept = laid(real, state_of(call, item, own), call.E + 4, lanes)
+        kept = state_of(call, item, own)
         _attend_tile(
             call, real, pair // call.G, pair % call.G, tile * lanes, places, packed, weights,
             kept, staged, turned, score_mod, score_args,
@@ -142,12 +142,14 @@ def _attend_tile(
     width = width_of(call, used)
     register = VECTOR_BYTES // call.item
     lanes = -(-used // register) * register
-    if lanes < call.lanes:
-        places = laid(places[0, 0], address(places), places.shape[0], lanes)
-        packed = laid(real, address(packed), call.D, lanes)
-        weights = laid(real, address(weights), SOURCES, lanes)
-        turned = laid(real, address(turned), turned.shape[0], lanes)
-        kept = laid(real, address(kept), kept.shape[0], lanes)
+    places = numbers_at(lanes, address(places), (places.shape[0], lanes))
+    packed = numbers_at(real, address(packed), (call.D, lanes))
+    weights = numbers_at(real, address(weights), (SOURCES, lanes))
+    turned = numbers_at(real, address(turned), (turned.shape[0], lanes))
+    line = lanes * call.item
+    carry, base = numbers_at(real, kept, lanes), numbers_at(real, kept + line, lanes)
+    top, total = numbers_at(real, kept + 2 * line, lanes), numbers_at(real, kept + 3 * line, lanes)
+    sums = numbers_at(real, kept + 4 * line, (E, lanes))
     h, t = g * ratio + first_row // T, first_row % T
     for lane in range(lanes):
         places[HEAD, lane], places[TARGET, lane] = h, t
@@ -158,7 +160,6 @@ def _attend_tile(
     place(call, b, places)
     pack_queries(call, real, b, LOG2E, places, packed)
 
-    carry, base, top, total, sums = kept[0], kept[1], kept[2], kept[3], kept[4:]
     if call.first_block == 0:
         _start(call, real, places, top, total, sums)
     first, past, all_first, all_past = find_span(places)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numba
 from numba.core.caching import FunctionCache, IndexDataCacheFile, NullCache
+from numba.core.runtime import rtsys
 
 from mhakit.backends import steps
 from mhakit.backends.cpu import simd
@@ -82,9 +83,15 @@ class _StampedCache(FunctionCache):
         return (*super()._index_key(sig, codegen), self._form, source_stamp())
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
-        """Load a kernel; what cannot be read is compiled again."""
+        """Load a kernel; what cannot be read is compiled again.
+
+        Numba's own form first reads in all that compiling needs, most of what a process with a
+        warm cache would wait for. Machine code needs the runtime's symbols alone.
+        """
+        rtsys.initialize(target_context)
         try:
-            return super().load_overload(sig, target_context)
+            with self._guard_against_spurious_io_errors():
+                return self._load_overload(sig, target_context)
         except (_Damaged, OSError):
             return None
 

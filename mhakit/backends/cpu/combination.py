@@ -10,12 +10,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import carray, njit
+from numba import njit
 from numpy.typing import NDArray
 
+from mhakit.backends.cpu.arrays import numbers_at, records_at
 from mhakit.backends.cpu.flags import FLAGS, inlined
 from mhakit.backends.cpu.launch import Worker
-from mhakit.backends.cpu.memory import end, line_of, take
+from mhakit.backends.cpu.memory import end, take
 from mhakit.backends.cpu.projection import project
 from mhakit.backends.cpu.record import HEAD, address_of, pack, records
 from mhakit.backends.cpu.slices import run_in_slices
@@ -204,7 +205,7 @@ def _max_head_by_element(line, head, factors, first):
 
 def _enter(calls):
     """Be one worker."""
-    records = carray(calls, 1)
+    records = records_at(calls, 1)
     _work(records, records[0].one)
 
 
@@ -230,7 +231,7 @@ def _weigh_row(call, real, row):
     b, t = row // call.T, row % call.T
     E, share, groups = call.E, call.share, call.groups
     by_element, largest = call.factors_e != 0, call.largest != 0
-    out = line_of(real, call.out + row * call.out_row, groups * E)
+    out = numbers_at(real, call.out + row * call.out_row, groups * E)
     heads = call.heads + b * call.heads_b + t * call.heads_t
     factors = call.factors + b * call.factors_b + t * call.factors_t
     step, factor_step = call.heads_h, call.factors_h
@@ -242,20 +243,20 @@ def _weigh_row(call, real, row):
             at, f_at = heads + h * step, factors + h * factor_step
             _add_four_heads(
                 line,
-                line_of(real, at, E),
-                line_of(real, at + step, E),
-                line_of(real, at + 2 * step, E),
-                line_of(real, at + 3 * step, E),
-                line_of(real, f_at, 1)[0],
-                line_of(real, f_at + factor_step, 1)[0],
-                line_of(real, f_at + 2 * factor_step, 1)[0],
-                line_of(real, f_at + 3 * factor_step, 1)[0],
+                numbers_at(real, at, E),
+                numbers_at(real, at + step, E),
+                numbers_at(real, at + 2 * step, E),
+                numbers_at(real, at + 3 * step, E),
+                numbers_at(real, f_at, 1)[0],
+                numbers_at(real, f_at + factor_step, 1)[0],
+                numbers_at(real, f_at + 2 * factor_step, 1)[0],
+                numbers_at(real, f_at + 3 * factor_step, 1)[0],
                 four == 0,
             )
         for i in range(4 * fours, share):
             h = group * share + i
-            head = line_of(real, heads + h * step, E)
-            factor = line_of(real, factors + h * factor_step, E if by_element else 1)
+            head = numbers_at(real, heads + h * step, E)
+            factor = numbers_at(real, factors + h * factor_step, E if by_element else 1)
             if largest and by_element:
                 _max_head_by_element(line, head, factor, i == 0)
             elif largest:

@@ -10,13 +10,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import carray, njit
+from numba import njit
 from numpy.typing import NDArray
 
+from mhakit.backends.cpu.arrays import numbers_at, records_at
 from mhakit.backends.cpu.combination import NANOSECONDS_PER_NUMBER, placed
 from mhakit.backends.cpu.flags import FLAGS, inlined
 from mhakit.backends.cpu.launch import Worker
-from mhakit.backends.cpu.memory import end, line_of, take
+from mhakit.backends.cpu.memory import end, take
 from mhakit.backends.cpu.record import HEAD, address_of, pack, records
 from mhakit.backends.cpu.scratch import release, reserve
 from mhakit.backends.cpu.slices import run_in_slices
@@ -124,8 +125,8 @@ def _find_largest(real, heads, step, factors, factor_step, by_element, share, ke
     """Write to ``winner``, (E,), which of ``share`` heads is the maximum: first come, NaN first."""
     E = kept.size
     for i in range(share):
-        head = line_of(real, heads + i * step, E)
-        factor_line = line_of(real, factors + i * factor_step, E if by_element else 1)
+        head = numbers_at(real, heads + i * step, E)
+        factor_line = numbers_at(real, factors + i * factor_step, E if by_element else 1)
         for e in range(E):
             factor = factor_line[e if by_element else 0]
             value = head[e] * factor if factor != 0 else type(factor)(0)
@@ -177,7 +178,7 @@ def _pull_by_element(head, factors, d_group, weighs, d_head, d_factors):
 
 def _enter(calls):
     """Be one worker."""
-    records = carray(calls, 1)
+    records = records_at(calls, 1)
     _work(records, records[0].one)
 
 
@@ -216,12 +217,12 @@ def _pull_row(call, real, b, t, slot, kept, winner):
     heads = call.heads + b * call.heads_b + t * call.heads_t
     factors = call.factors + b * call.factors_b + t * call.factors_t
     for h in range(H):
-        head = line_of(real, heads + h * call.heads_h, E)
-        line = line_of(real, factors + h * call.factors_h, factors_width)
-        d_group = line_of(real, d_rows + h // share * E * size, E)
-        d_head = line_of(real, d_heads + h * E * size, E)
+        head = numbers_at(real, heads + h * call.heads_h, E)
+        line = numbers_at(real, factors + h * call.factors_h, factors_width)
+        d_group = numbers_at(real, d_rows + h // share * E * size, E)
+        d_head = numbers_at(real, d_heads + h * E * size, E)
         at = ((b * H + h) * call.slots + slot) * factors_width * size
-        d_line = line_of(real, call.d_factors + at if weighs else d_heads, factors_width)
+        d_line = numbers_at(real, call.d_factors + at if weighs else d_heads, factors_width)
         if call.largest:
             if h % share == 0:
                 _find_largest(

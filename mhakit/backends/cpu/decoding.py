@@ -11,13 +11,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import carray
 from numpy.typing import NDArray
 
+from mhakit.backends.cpu.arrays import numbers_at, records_at
 from mhakit.backends.cpu.call import CALL, SOURCES, estimate, pack
 from mhakit.backends.cpu.flags import inlined
 from mhakit.backends.cpu.launch import Worker
-from mhakit.backends.cpu.memory import address, end, fetch_add, pointer, read, take
+from mhakit.backends.cpu.memory import address, end, fetch_add, read, take
 from mhakit.backends.cpu.modified import Modified, starting
 from mhakit.backends.cpu.prepared import Prepared
 from mhakit.backends.cpu.rows import store_row, widen_rows
@@ -58,7 +58,7 @@ NEAR = 16
 
 def _enter(calls):
     """Be one worker."""
-    records = carray(calls, 1)
+    records = records_at(calls, 1)
     _work(records, records[0].one, None, ())
 
 
@@ -66,7 +66,7 @@ def _enter_with(score_mod, load):
     """Return a worker that a user's function is compiled into."""
 
     def enter(calls):
-        records = carray(calls, 1)
+        records = records_at(calls, 1)
         _work(records, records[0].one, score_mod, load(records[0].arguments))
 
     return enter
@@ -111,7 +111,7 @@ def _work(calls, real, score_mod, score_args):
     if room == 0:
         return
     segments = max(-(-call.S // SEGMENT), 1)
-    partials = carray(pointer(real, call.partials), (call.B * call.G, segments, rows, call.E + 2))
+    partials = numbers_at(real, call.partials, (call.B * call.G, segments, rows, call.E + 2))
     while True:
         item = take(calls)
         if item >= call.stop:

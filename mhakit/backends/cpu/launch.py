@@ -9,10 +9,11 @@ gets the same bits.
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import threading
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numba
@@ -135,7 +136,8 @@ class Compiled:
         )
         if cached:
             entry._cache = cache_of(enter, "worker")
-        entry.compile()
+        with _collecting_later():
+            entry.compile()
         self.entry = entry
         self._run = ctypes.CFUNCTYPE(None, ctypes.c_int64)(entry.address)
 
@@ -146,6 +148,22 @@ class Compiled:
             self._run(place)
         else:
             _drive(self.entry.address, place, int(calls["workers"][0]))
+
+
+@contextmanager
+def _collecting_later() -> Iterator[None]:
+    """Let Python's garbage wait while a kernel is compiled.
+
+    A compiler keeps nearly all that it makes: looking for the rest, 25 MB, took a tenth of the
+    time and more.
+    """
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 @intrinsic

@@ -38,6 +38,7 @@ class _Lower(NativeLowering):
     def run_pass(self, state: Any) -> bool:
         state.library = _Linked(state.targetctx.codegen(), state.func_id.func_qualname)
         state.flags.no_compile = True
+        state.targetctx.enable_nrt = False  # arrays here are nobody's own: nothing to count
         super().run_pass(state)
         # Numba looks a function up by the builtin that Python would call: any will do that is no
         # other's, and this one raises

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
-from numba import carray, types
+from numba import types
 from numba.extending import intrinsic
 
 from mhakit.backends.cpu.flags import inlined
@@ -20,8 +20,6 @@ __all__ = [
     "address",
     "end",
     "fetch_add",
-    "line_of",
-    "pointer",
     "read",
     "read_bool",
     "read_int64",
@@ -123,18 +121,6 @@ def address(typing: Any, array: Any) -> Any:
     return types.int64(array), codegen
 
 
-def _pointer(typing: Any, real: Any, address: Any) -> Any:
-    """Return an address as a pointer to numbers of the type of ``real``."""
-
-    def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> Any:
-        return builder.inttoptr(args[1], context.get_value_type(sig.return_type))
-
-    return types.CPointer(real)(real, types.int64), codegen
-
-
-pointer = intrinsic(_pointer)
-
-
 @intrinsic
 def read_near(typing: Any, numbers: Any, i: Any) -> Any:
     """Return an int32 of an array, which is promised to be within `NEAR` of 0, as an int64.
@@ -150,12 +136,6 @@ def read_near(typing: Any, numbers: Any, i: Any) -> Any:
         return builder.sext(number, _INT64)
 
     return types.int64(numbers, types.int64), codegen
-
-
-@inlined
-def line_of(real, place, count):
-    """Return the numbers at an address."""
-    return carray(pointer(real, place), count)
 
 
 @inlined

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import carray
 from numpy.typing import NDArray
 
+from mhakit.backends.cpu.arrays import records_at
 from mhakit.backends.cpu.flags import inlined
 from mhakit.backends.cpu.launch import Worker
 from mhakit.backends.cpu.memory import end, read, take, write
@@ -35,7 +35,7 @@ SHARE = 8
 
 def _enter(calls):
     """Be one worker."""
-    records = carray(calls, carray(calls, 1)[0].parts + 1)
+    records = records_at(calls, records_at(calls, 1)[0].parts + 1)
     _work(records, records[0].one)
 
 

@@ -10,16 +10,16 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import carray
 from numpy.typing import NDArray
 
+from mhakit.backends.cpu.arrays import numbers_at, records_at
 from mhakit.backends.cpu.call import lanes_for
 from mhakit.backends.cpu.flags import inlined
 from mhakit.backends.cpu.launch import Worker, threads
-from mhakit.backends.cpu.memory import address, end, line_of, pointer, take
+from mhakit.backends.cpu.memory import address, end, take
 from mhakit.backends.cpu.record import HEAD, address_of, pack, records
 from mhakit.backends.cpu.rows import beside, load_row, load_rows, widen_rows
-from mhakit.backends.cpu.scratch import laid, release, reserve, state_of, state_size
+from mhakit.backends.cpu.scratch import release, reserve, state_of, state_size
 from mhakit.backends.cpu.simd import COLUMN, LEAST_BYTES, VECTOR_BYTES, extend, rows_to_panels
 from mhakit.backends.cpu.slices import run_in_slices
 from mhakit.backends.cpu.storage import kind_of
@@ -58,7 +58,7 @@ would cost more than they save."""
 
 def _enter(calls):
     """Be one worker."""
-    records = carray(calls, 1)
+    records = records_at(calls, 1)
     _work(records, records[0].one)
 
 
@@ -129,7 +129,7 @@ def _work(calls, real):
         item = take(calls)
         if item >= call.stop:
             break
-        sums = laid(real, state_of(call, item, own), call.few, lanes)
+        sums = numbers_at(real, state_of(call, item, own), (call.few, lanes))
         _project_tile(
             call, real, item % runs * call.few, item // runs * lanes, places[0], tile, bias, sums
         )
@@ -159,7 +159,7 @@ def _project_tile(call, real, first_row, first, places, tile, bias, sums):
         fill(bias, type(real)(0))
     for k in range(call.first_block * DEPTH, max(min(call.past_block * DEPTH, call.K), 1), DEPTH):
         depth = min(k + DEPTH, call.K) - k
-        panels = carray(pointer(real, address(tile)), (-(-columns // wide), depth, wide))
+        panels = numbers_at(real, address(tile), (-(-columns // wide), depth, wide))
         _copy(call, real, k, first, columns, places, panels)
         row = call.rows + first_row * call.rows_n + k * call.rows_k
         for i in range(0, count, NEAR):
@@ -174,7 +174,7 @@ def _project_tile(call, real, first_row, first, places, tile, bias, sums):
     if columns < call.lanes and call.past_block * DEPTH >= call.K:
         for i in range(count):
             place = call.out + (first_row + i) * call.out_n + first * call.item
-            line = line_of(real, place, columns)
+            line = numbers_at(real, place, columns)
             for lane in range(columns):
                 line[lane] = sums[i, lane]
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from mhakit.backends.cpu.arrays import numbers_at
 from mhakit.backends.cpu.flags import inlined, optimized
-from mhakit.backends.cpu.memory import NEAR, address, line_of, read_near
+from mhakit.backends.cpu.memory import NEAR, address, read_near
 from mhakit.backends.user_compiling import UserCompiler
 
 __all__ = ["compiled", "modify"]
@@ -20,7 +21,7 @@ def modify(b, heads, positions, room, source, rows, scores, score_mod, score_arg
     ``room`` is a line of as many int64 that nobody needs.
     """
     lanes, h = heads.size, heads[0]
-    places = line_of(np.int32(0), address(room), lanes + 1)  # the lanes', and the source's
+    places = numbers_at(np.int32(0), address(room), lanes + 1)  # the lanes', and the source's
     vectors = source + rows < NEAR
     for lane in range(lanes):
         p = positions[lane]

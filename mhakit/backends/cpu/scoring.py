@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import carray
 from numpy.typing import NDArray
 
+from mhakit.backends.cpu.arrays import records_at
 from mhakit.backends.cpu.call import CALL, SOURCES, WRITING, blocks_of, estimate, lanes_for, pack
 from mhakit.backends.cpu.flags import inlined
 from mhakit.backends.cpu.launch import Worker
@@ -39,7 +39,7 @@ __all__ = ["score"]
 
 def _enter(calls):
     """Be one worker."""
-    records = carray(calls, 1)
+    records = records_at(calls, 1)
     _work(records, records[0].one, None, ())
 
 
@@ -47,7 +47,7 @@ def _enter_with(score_mod, load):
     """Return a worker that a user's function is compiled into."""
 
     def enter(calls):
-        records = carray(calls, 1)
+        records = records_at(calls, 1)
         _work(records, records[0].one, score_mod, load(records[0].arguments))
 
     return enter

@@ -9,17 +9,18 @@ from __future__ import annotations
 from typing import Any
 
 from llvmlite import ir
-from numba import carray, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
-from numba.np.arrayobj import populate_array
 
+from mhakit.backends.cpu.arrays import array
 from mhakit.backends.cpu.flags import inlined
-from mhakit.backends.cpu.memory import address, pointer
+from mhakit.backends.cpu.memory import address
 from mhakit.backends.cpu.simd import VECTOR_BYTES
 
-__all__ = ["laid", "release", "reserve", "state_of", "state_size"]
+__all__ = ["release", "reserve", "state_of", "state_size"]
 
+_BYTES = ir.IntType(8).as_pointer()
 _INT64 = ir.IntType(64)
 
 REFUSED = 2**60
@@ -47,7 +48,7 @@ def reserve(typing: Any, real: Any, integers: Any, shapes: Any) -> Any:
             size = builder.add(size, _whole_registers(context, builder, kind, shape))
         fits = builder.fcmp_ordered("<", asked, ir.Constant(ir.DoubleType(), REFUSED / 16))
         size = builder.select(fits, size, ir.Constant(_INT64, REFUSED))
-        room = builder.ptrtoint(context.nrt.allocate_unchecked(builder, size), _INT64)
+        room = builder.ptrtoint(_runtime(builder, "NRT_Allocate", _BYTES, size), _INT64)
         first = builder.and_(room, ir.Constant(_INT64, -VECTOR_BYTES))
         made = [
             _tile(context, builder, kind, builder.add(first, offset), shape)
@@ -58,6 +59,12 @@ def reserve(typing: Any, real: Any, integers: Any, shapes: Any) -> Any:
 
     result = types.Tuple((types.int64, kinds[0], types.UniTuple(kinds[1], len(shapes))))
     return result(real, pair, types.UniTuple(pair, len(shapes))), codegen
+
+
+def _runtime(builder: ir.IRBuilder, name: str, result: ir.Type, value: ir.Value) -> ir.Value:
+    """Call a function of Numba's runtime."""
+    kind = ir.FunctionType(result, [value.type])
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [value])
 
 
 def _sides(builder: ir.IRBuilder, shape: ir.Value) -> list[ir.Value]:
@@ -73,17 +80,8 @@ def _whole_registers(context: Any, builder: ir.IRBuilder, kind: Any, shape: ir.V
 
 
 def _tile(context: Any, builder: ir.IRBuilder, kind: Any, place: Any, shape: Any) -> ir.Value:
-    array = context.make_array(kind)(context, builder)
-    item = ir.Constant(_INT64, kind.dtype.bitwidth // 8)
-    populate_array(
-        array,
-        data=builder.inttoptr(place, context.get_data_type(kind.dtype).as_pointer()),
-        shape=_sides(builder, shape),
-        strides=[builder.mul(builder.extract_value(shape, 1), item), item],
-        itemsize=item,
-        meminfo=None,
-    )
-    return array._getvalue()
+    data = builder.inttoptr(place, context.get_data_type(kind.dtype).as_pointer())
+    return array(context, builder, kind, data, _sides(builder, shape))
 
 
 @intrinsic
@@ -91,16 +89,10 @@ def release(typing: Any, room: Any) -> Any:
     """Give a room back."""
 
     def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> Any:
-        context.nrt.free(builder, builder.inttoptr(args[0], ir.IntType(8).as_pointer()))
+        _runtime(builder, "NRT_Free", ir.VoidType(), builder.inttoptr(args[0], _BYTES))
         return context.get_dummy_value()
 
     return types.void(types.int64), codegen
-
-
-@inlined
-def laid(real, place, rows, columns):
-    """Return the (rows, columns) numbers at an address as a tile."""
-    return carray(pointer(real, place), (rows, columns))
 
 
 @inlined

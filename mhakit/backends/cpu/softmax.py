@@ -8,15 +8,15 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import carray
 from numpy.typing import NDArray
 
+from mhakit.backends.cpu.arrays import numbers_at, records_at
 from mhakit.backends.cpu.flags import inlined
 from mhakit.backends.cpu.launch import Worker
 from mhakit.backends.cpu.memory import address, end, take
 from mhakit.backends.cpu.record import HEAD, address_of, pack, records, where
 from mhakit.backends.cpu.rows import load_row, store_row
-from mhakit.backends.cpu.scratch import laid, release, reserve, state_of, state_size
+from mhakit.backends.cpu.scratch import release, reserve, state_of, state_size
 from mhakit.backends.cpu.simd import VECTOR_BYTES, exp2, line_top, line_weights
 from mhakit.backends.cpu.slices import run_in_slices
 from mhakit.backends.cpu.storage import kind_of
@@ -46,7 +46,7 @@ TOP, TOTAL = 0, 1
 
 def _enter(calls):
     """Be one worker."""
-    rows = carray(calls, 1)
+    rows = records_at(calls, 1)
     _work(rows, rows[0].one)
 
 
@@ -86,7 +86,9 @@ def _work(calls, real):
         if item >= call.stop:
             break
         for row in range(item * call.share, min((item + 1) * call.share, rows)):
-            state = laid(real, state_of(call, item, own), 1, call.state_bytes // call.item)[0]
+            state = numbers_at(real, state_of(call, item, own), (1, call.state_bytes // call.item))[
+                0
+            ]
             _normalize_row(call, real, row, state)
     release(room)
     end(calls)

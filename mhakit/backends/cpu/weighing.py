@@ -11,16 +11,16 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import carray
 from numpy.typing import NDArray
 
+from mhakit.backends.cpu.arrays import numbers_at, records_at
 from mhakit.backends.cpu.call import CALL, SOURCES, WRITING, blocks_of, estimate, lanes_for, pack
 from mhakit.backends.cpu.flags import inlined
 from mhakit.backends.cpu.launch import Worker
 from mhakit.backends.cpu.memory import address, end, read_int64, take
 from mhakit.backends.cpu.modified import Modified
 from mhakit.backends.cpu.rows import store_rows, widened
-from mhakit.backends.cpu.scratch import laid, release, reserve, state_of, state_size
+from mhakit.backends.cpu.scratch import release, reserve, state_of, state_size
 from mhakit.backends.cpu.simd import (
     VECTOR_BYTES,
     column_tops,
@@ -53,7 +53,7 @@ SHORT = 8
 
 def _enter(calls):
     """Be one worker."""
-    records = carray(calls, 1)
+    records = records_at(calls, 1)
     _work(records, records[0].one, None, ())
 
 
@@ -61,7 +61,7 @@ def _enter_with(score_mod, load):
     """Return a worker that a user's function is compiled into."""
 
     def enter(calls):
-        records = carray(calls, 1)
+        records = records_at(calls, 1)
         _work(records, records[0].one, score_mod, load(records[0].arguments))
 
     return enter
@@ -168,9 +168,9 @@ def _weigh_tile(
     begin, stop, blocks = first // SOURCES, -(-past // SOURCES), -(-S // SOURCES)
 
     step = lanes * call.item
-    kept = laid(real, state, 2 + E, lanes)
+    kept = numbers_at(real, state, (2 + E, lanes))
     top, total, sums = kept[0], kept[1], kept[2:]
-    weights = laid(real, state + (2 + E) * step, S, min(lanes, last + 1))
+    weights = numbers_at(real, state + (2 + E) * step, (S, min(lanes, last + 1)))
     narrow = weights.shape[1] < lanes
     base, partial, ones = columns[0], columns[1], columns[2]
     sink = sink_of(call, real, head)

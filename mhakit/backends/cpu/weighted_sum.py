@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba import carray
 from numpy.typing import NDArray
 
+from mhakit.backends.cpu.arrays import numbers_at, records_at
 from mhakit.backends.cpu.call import SOURCES, lanes_for
 from mhakit.backends.cpu.flags import inlined
 from mhakit.backends.cpu.launch import Worker
 from mhakit.backends.cpu.memory import address, end, take
 from mhakit.backends.cpu.record import HEAD, pack, records, where
 from mhakit.backends.cpu.rows import load_rows, store_rows, widened
-from mhakit.backends.cpu.scratch import laid, release, reserve, state_of, state_size
+from mhakit.backends.cpu.scratch import release, reserve, state_of, state_size
 from mhakit.backends.cpu.slices import run_in_slices
 from mhakit.backends.cpu.storage import FLOAT16, kind_of
 from mhakit.backends.cpu.tiles import fill
@@ -35,7 +35,7 @@ SUMS = records(_INTEGERS)
 
 def _enter(calls):
     """Be one worker."""
-    records = carray(calls, 1)
+    records = records_at(calls, 1)
     _work(records, records[0].one)
 
 
@@ -76,7 +76,7 @@ def _work(calls, real):
         if item >= call.stop:
             break
         pair = item // tiles
-        sums = laid(real, state_of(call, item, own), E, lanes)
+        sums = numbers_at(real, state_of(call, item, own), (E, lanes))
         _sum_tile(
             call, real, pair // call.H, pair % call.H, item % tiles * lanes, block, sums, ones,
             staged, rows[0],
