@@ -34,9 +34,10 @@ def test_a_score_mod_compiles_no_kernel_but_its_own(kernel, T, monkeypatch):
     assert_within(kept, budget("attention", *arrays)[0])
 
 
+@pytest.mark.parametrize("frozen", [True, False])
 @pytest.mark.parametrize("collects", [True, False])
 @pytest.mark.parametrize("fails", [True, False])
-def test_garbage_waits_while_a_kernel_compiles_and_no_longer(collects, fails, monkeypatch):
+def test_garbage_waits_while_a_kernel_compiles_and_no_longer(frozen, collects, fails, monkeypatch):
     collected = []
 
     class Compiling(launch.CFunc):
@@ -51,11 +52,15 @@ def test_garbage_waits_while_a_kernel_compiles_and_no_longer(collects, fails, mo
 
     monkeypatch.setattr(launch, "CFunc", Compiling)
     (gc.enable if collects else gc.disable)()
+    if frozen:
+        gc.freeze()
     try:
         with pytest.raises(KeyboardInterrupt) if fails else nullcontext():
             launch.Compiled(enter, CALL[np.dtype(np.float32)], cached=False)
         assert (collected, gc.isenabled()) == ([False], collects)
+        assert (gc.get_freeze_count() > 0) == frozen
     finally:
+        gc.unfreeze()
         gc.enable()
 
 

@@ -32,6 +32,7 @@ from mhakit.backends.cpu.record import address_of
 __all__ = [
     "Compiled",
     "Worker",
+    "compile_driver",
     "leave_region",
     "runs_alone",
     "threads",
@@ -147,6 +148,8 @@ class Compiled:
         if alone:
             self._run(place)
         else:
+            if not _drive.overloads:
+                compile_driver()
             _drive(self.entry.address, place, int(calls["workers"][0]))
 
 
@@ -155,7 +158,7 @@ def _collecting_later() -> Iterator[None]:
     """Let Python's garbage wait while a kernel is compiled.
 
     A compiler keeps nearly all that it makes: looking for the rest, 25 MB, took a tenth of the
-    time and more.
+    time. What it made is old from the start, or the next collection would go through all of it.
     """
     collects = gc.isenabled()
     gc.disable()
@@ -163,6 +166,9 @@ def _collecting_later() -> Iterator[None]:
         yield
     finally:
         if collects:
+            if gc.get_freeze_count() == 0:  # else they would be thawed, too
+                gc.freeze()
+                gc.unfreeze()
             gc.enable()
 
 
@@ -186,3 +192,9 @@ def _drive_all(entry, place, workers):
 
 _drive = numba.njit(_drive_all, parallel=True, **FLAGS)
 _drive._cache = cache_of(_drive_all, "parallel")
+
+
+def compile_driver() -> None:
+    """Compile or load what lets threads run a kernel."""
+    with _collecting_later():
+        _drive.compile((numba.types.int64,) * 3)

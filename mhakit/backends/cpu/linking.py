@@ -12,7 +12,8 @@ from typing import Any
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
 from numba.core.compiler_machinery import register_pass
-from numba.core.typed_passes import NativeLowering
+from numba.core.typed_passes import InlineOverloads, NativeLowering, NopythonRewrites
+from numba.core.untyped_passes import InlineClosureLikes
 
 __all__ = ["LinkedOnly"]
 
@@ -49,14 +50,19 @@ class _Lower(NativeLowering):
         return True
 
 
+_LEFT_OUT = (NativeLowering, NopythonRewrites, InlineClosureLikes, InlineOverloads)
+"""What is done otherwise here, and what is for array expressions, closures and inlining in Python
+code: kernels have none."""
+
+
 class LinkedOnly(Compiler):
-    """Numba's compiler without its last step."""
+    """Numba's compiler without its last step and without what kernels have no use for."""
 
     def define_pipelines(self) -> list[Any]:
-        """Return the default pipeline with another lowering."""
+        """Return the default pipeline with another lowering and fewer steps."""
         (pipeline,) = super().define_pipelines()
         pipeline._finalized = False
         pipeline.add_pass_after(_Lower, NativeLowering)
-        pipeline.passes = [step for step in pipeline.passes if step[0] is not NativeLowering]
+        pipeline.passes = [step for step in pipeline.passes if step[0] not in _LEFT_OUT]
         pipeline.finalize()
         return [pipeline]

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from time import perf_counter
 
-import numba
 import numpy as np
 from numpy.typing import DTypeLike
 
@@ -57,6 +56,6 @@ def warm_up(dtypes: Sequence[DTypeLike]) -> Iterator[tuple[str, str, float, bool
             hits = worker.of(real).entry.cache_hits
             yield name, real.name, perf_counter() - began, hits > 0
     began = perf_counter()
-    launch._drive.compile((numba.types.int64,) * 3)
+    launch.compile_driver()
     hits = sum(launch._drive.stats.cache_hits.values())
     yield "threads", "any", perf_counter() - began, hits > 0
