@@ -40,7 +40,11 @@ PRODUCT = records(_INTEGERS)
 strides; ``few`` rows are in a work item."""
 
 ROWS = 512
-"""Rows at most that share one copy of a tile of the matrix."""
+"""Rows at most that share one copy of a tile of the matrix, where it is copied for every item."""
+
+SHARE = 128
+"""Rows at most in an item whose tile may be there from the item before. Short items end together
+even where a worker has half a core, as it has while BLAS's threads wait in a loop."""
 
 DEPTH = 768
 """Numbers of a column that a copied tile holds, which stays in the second cache."""
@@ -94,7 +98,8 @@ def _multiply(rows: Array, weight: Array, bias: Array | None, out: Array) -> Non
     N, real = weight.shape[1], rows.dtype
     lanes = lanes_for(N, real)
     tiles = -(-N // lanes)
-    runs = max(-(-n // ROWS), min(-(-4 * threads() // tiles), n // FEWEST))
+    most = SHARE if K <= DEPTH else ROWS
+    runs = max(-(-n // most), min(-(-4 * threads() // tiles), n // FEWEST))
     few = -(-n // runs // 4) * 4
     placed = (0, 0) if bias is None else (address_of(bias), *bias.strides)
     calls = pack(
@@ -124,24 +129,42 @@ def _work(calls, real):
     )
     if room == 0:
         return
-    runs = -(-call.n // call.few)
+    held = -1
     while True:
         item = take(calls)
         if item >= call.stop:
             break
+        run, column = _place(call, item)
         sums = numbers_at(real, state_of(call, item, own), (call.few, lanes))
+        copied = column == held and call.K <= DEPTH
         _project_tile(
-            call, real, item % runs * call.few, item // runs * lanes, places[0], tile, bias, sums
+            call, real, run * call.few, column * lanes, places[0], copied, tile, bias, sums
         )
+        held = column
     release(room)
     end(calls)
 
 
 @inlined
-def _project_tile(call, real, first_row, first, places, tile, bias, sums):
+def _place(call, item):
+    """Return the run of rows and the tile of an item.
+
+    Items of as many tiles as there are workers take turns, so that each worker mostly stays with
+    one, which it has copied.
+    """
+    runs, tiles = -(-call.n // call.few), -(-call.N // call.lanes)
+    group = call.workers * runs
+    first, i = item // group * call.workers, item % group
+    together = min(call.workers, tiles - first)
+    return i // together, first + i % together
+
+
+@inlined
+def _project_tile(call, real, first_row, first, places, copied, tile, bias, sums):
     """Write the columns [first, first + lanes) of a run of rows.
 
-    Of a long item only the blocks of this launch are done; ``sums`` is its state.
+    Of a long item only the blocks of this launch are done; ``sums`` is its state. Where the tile
+    is ``copied``, it lies in ``tile`` already.
     """
     count = min(call.few, call.n - first_row)
     columns, wide = min(call.lanes, call.N - first), PANEL // call.item
@@ -160,7 +183,8 @@ def _project_tile(call, real, first_row, first, places, tile, bias, sums):
     for k in range(call.first_block * DEPTH, max(min(call.past_block * DEPTH, call.K), 1), DEPTH):
         depth = min(k + DEPTH, call.K) - k
         panels = numbers_at(real, address(tile), (-(-columns // wide), depth, wide))
-        _copy(call, real, k, first, columns, places, panels)
+        if not copied:
+            _copy(call, real, k, first, columns, places, panels)
         row = call.rows + first_row * call.rows_n + k * call.rows_k
         for i in range(0, count, NEAR):
             for start in range(0, width, PANEL):
