@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import mmap
 from pathlib import Path
 
@@ -130,6 +131,18 @@ def test_a_long_sum_in_several_launches_has_the_bits_of_one(always, monkeypatch)
     monkeypatch.setattr(slices, "SLICE", 1.0)
     np.testing.assert_array_equal(product(rows, weight, bias), expected)
     assert len(launches) >= 5  # a block of a sum at a time
+
+
+def test_launches_of_one_product_may_have_more_and_fewer_workers(always, monkeypatch):
+    """Whoever finds the parallel region taken runs alone, until it is not."""
+    monkeypatch.setattr(launch, "SERIAL_BELOW", 0)
+    monkeypatch.setattr(slices, "SLICE", 1.0)
+    rows, weight, bias = drawn(3 * cpu.SHARE + 1, 20, 500)
+    busy, free, workers, run = itertools.cycle([True, False]), slices.runs_alone, [], slices._launch
+    monkeypatch.setattr(slices, "runs_alone", lambda work: next(busy) or free(work))
+    monkeypatch.setattr(slices, "_launch", lambda *given: workers.append(given[-1]) or run(*given))
+    assert_exact(product(rows, weight, bias), rows, weight, bias)
+    assert set(workers) == {1, numba.get_num_threads()}
 
 
 def test_what_is_no_number_stays_in_its_row_and_column(always):

@@ -31,13 +31,13 @@ __all__ = ["project"]
 Array = NDArray[Any]
 
 _INTEGERS = (
-    *HEAD, "n", "K", "N", "lanes", "few", "item", "weight_kind", "bias_kind",
+    *HEAD, "n", "K", "N", "lanes", "few", "turns", "item", "weight_kind", "bias_kind",
     "rows", "rows_n", "rows_k", "weight", "weight_k", "weight_n", "bias", "bias_n", "out", "out_n",
 )  # fmt: skip
 
 PRODUCT = records(_INTEGERS)
 """``n`` rows of K numbers, a matrix of N columns, a bias and the output as addresses and byte
-strides; ``few`` rows are in a work item."""
+strides; ``few`` rows are in a work item, and items of ``turns`` tiles take turns."""
 
 ROWS = 512
 """Rows at most that share one copy of a tile of the matrix, where it is copied for every item."""
@@ -105,7 +105,7 @@ def _multiply(rows: Array, weight: Array, bias: Array | None, out: Array) -> Non
     calls = pack(
         PRODUCT[real],
         (
-            n, K, N, lanes, few, real.itemsize, kind_of(weight.dtype),
+            n, K, N, lanes, few, threads(), real.itemsize, kind_of(weight.dtype),
             kind_of(real if bias is None else bias.dtype), address_of(rows), *rows.strides,
             address_of(weight), *weight.strides, *placed, address_of(out), out.strides[0],
         ),
@@ -149,13 +149,14 @@ def _work(calls, real):
 def _place(call, item):
     """Return the run of rows and the tile of an item.
 
-    Items of as many tiles as there are workers take turns, so that each worker mostly stays with
-    one, which it has copied.
+    Items of as many tiles as there are threads take turns, so that each worker mostly stays with
+    one, which it has copied. The number is the product's: that of workers may differ from launch
+    to launch, and an item would be another.
     """
     runs, tiles = -(-call.n // call.few), -(-call.N // call.lanes)
-    group = call.workers * runs
-    first, i = item // group * call.workers, item % group
-    together = min(call.workers, tiles - first)
+    group = call.turns * runs
+    first, i = item // group * call.turns, item % group
+    together = min(call.turns, tiles - first)
     return i // together, first + i % together
 
 
