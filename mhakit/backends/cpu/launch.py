@@ -161,8 +161,8 @@ def _collecting_later() -> Iterator[None]:
     time. What it made is old from the start, or the next collection would go through all of it.
     """
     collects = gc.isenabled()
-    gc.disable()
     try:
+        gc.disable()
         yield
     finally:
         if collects:

@@ -31,13 +31,13 @@ __all__ = ["project"]
 Array = NDArray[Any]
 
 _INTEGERS = (
-    *HEAD, "n", "K", "N", "lanes", "few", "turns", "item", "weight_kind", "bias_kind",
+    *HEAD, "n", "K", "N", "lanes", "few", "item", "weight_kind", "bias_kind",
     "rows", "rows_n", "rows_k", "weight", "weight_k", "weight_n", "bias", "bias_n", "out", "out_n",
 )  # fmt: skip
 
 PRODUCT = records(_INTEGERS)
 """``n`` rows of K numbers, a matrix of N columns, a bias and the output as addresses and byte
-strides; ``few`` rows are in a work item, and items of ``turns`` tiles take turns."""
+strides; ``few`` rows are in a work item."""
 
 ROWS = 512
 """Rows at most that share one copy of a tile of the matrix, where it is copied for every item."""
@@ -105,7 +105,7 @@ def _multiply(rows: Array, weight: Array, bias: Array | None, out: Array) -> Non
     calls = pack(
         PRODUCT[real],
         (
-            n, K, N, lanes, few, threads(), real.itemsize, kind_of(weight.dtype),
+            n, K, N, lanes, few, real.itemsize, kind_of(weight.dtype),
             kind_of(real if bias is None else bias.dtype), address_of(rows), *rows.strides,
             address_of(weight), *weight.strides, *placed, address_of(out), out.strides[0],
         ),
@@ -129,12 +129,13 @@ def _work(calls, real):
     )
     if room == 0:
         return
-    held = -1
+    runs, held = -(-call.n // call.few), -1
     while True:
-        item = take(calls)
-        if item >= call.stop:
+        taken = take(calls)
+        if taken >= call.stop:
             break
-        run, column = _place(call, item)
+        item = _dealt(call, taken)
+        run, column = item % runs, item // runs
         sums = numbers_at(real, state_of(call, item, own), (call.few, lanes))
         copied = column == held and call.K <= DEPTH
         _project_tile(
@@ -146,18 +147,16 @@ def _work(calls, real):
 
 
 @inlined
-def _place(call, item):
-    """Return the run of rows and the tile of an item.
+def _dealt(call, taken):
+    """Return the item of its launch that a worker does, by what it took from the counter.
 
-    Items of as many tiles as there are threads take turns, so that each worker mostly stays with
-    one, which it has copied. The number is the product's: that of workers may differ from launch
-    to launch, and an item would be another.
+    Workers that take turns walk each through a part of the items, run after run of one tile, so
+    that each mostly stays with a tile that it has copied.
     """
-    runs, tiles = -(-call.n // call.few), -(-call.N // call.lanes)
-    group = call.turns * runs
-    first, i = item // group * call.turns, item % group
-    together = min(call.turns, tiles - first)
-    return i // together, first + i % together
+    count, i = call.stop - call.first_item, taken - call.first_item
+    part, k = i % call.workers, i // call.workers
+    each, longer = count // call.workers, count % call.workers
+    return call.first_item + part * each + min(part, longer) + k
 
 
 @inlined

@@ -18,19 +18,20 @@ __all__ = ["HEAD", "UNSTARTED", "WHOLE", "address_of", "pack", "records", "where
 Array = NDArray[Any]
 
 HEAD = (
-    "counter", "stop", "workers", "ended",
-    "first_block", "past_block", "state", "first_item", "state_bytes",
+    "counter", "stop", "workers", "ended", "first_item",
+    "first_block", "past_block", "state", "state_bytes",
 )  # fmt: skip
 """How records begin that work is taken from: the next item, which workers raise as they take
-items; past the last one; how many workers there are; and how many of them came to their end.
+items; past the last one; how many workers there are; how many of them came to their end; and the
+launch's first item.
 
 A launch does only the blocks [first, past) of its items. ``state``, if not 0, is where items,
-counted from the first in flight, keep what they have between launches, so many bytes each."""
+counted from the launch's first, keep what they have between launches, so many bytes each."""
 
-WHOLE = (0, 2**50, 0, 0)
+WHOLE = (0, 2**50, 0)
 """All blocks of an item in one launch."""
 
-UNSTARTED = (0, 0, 0, 0, *WHOLE, 0)
+UNSTARTED = (0, 0, 0, 0, 0, *WHOLE, 0)
 """The head of a record before its first launch."""
 
 _NOWHERE = (0, 0, 0, 0, 0)

@@ -62,7 +62,7 @@ def reserve(typing: Any, real: Any, integers: Any, shapes: Any) -> Any:
 
 
 def _runtime(builder: ir.IRBuilder, name: str, result: ir.Type, value: ir.Value) -> ir.Value:
-    """Call a function of Numba's runtime."""
+    """Call a function of Numba's runtime, which is off for what else would count references."""
     kind = ir.FunctionType(result, [value.type])
     return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [value])
 

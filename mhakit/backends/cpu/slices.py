@@ -17,7 +17,7 @@ from mhakit.errors import OutOfMemory
 
 __all__ = ["run_in_slices"]
 
-_HEAD, _PAUSE, _one = struct.Struct("=4q"), struct.Struct("=4q"), struct.Struct("=q")
+_HEAD, _PAUSE, _one = struct.Struct("=5q"), struct.Struct("=3q"), struct.Struct("=q")
 
 SLICE = 0.1e9
 """Nanoseconds between two looks at pending signals, as far as they can be told ahead."""
@@ -83,7 +83,7 @@ def run_in_slices(
                         room = _room(flying * state)
                 past = block + max(int(budget / pace) // -(-flying // workers), 1)
                 place = -(-address_of(room) // VECTOR_BYTES) * VECTOR_BYTES
-                _PAUSE.pack_into(head, 32, block, past, place, start)
+                _PAUSE.pack_into(head, 40, block, past, place)
                 stop = start + flying
                 done = -(-flying // workers) * (min(past, blocks) - block)
                 block = past
@@ -95,7 +95,7 @@ def run_in_slices(
         if block == 0:
             start = stop
         elif block >= blocks:
-            _PAUSE.pack_into(head, 32, *WHOLE)
+            _PAUSE.pack_into(head, 40, *WHOLE)
             start, block = stop, 0
         measured = max(measured / 2, took / done)
         pace = max(measured, expected * TRUSTED if unknown else expected)
@@ -113,7 +113,7 @@ def _room(size: int) -> NDArray[Any]:
 def _launch(kernel: Compiled, calls: NDArray[Any], start: int, stop: int, workers: int) -> None:
     """Run on the items [start, stop); a worker that cannot have its scratch does not end."""
     head: Any = calls  # any buffer will do
-    _HEAD.pack_into(head, 0, start, stop, workers, 0)
+    _HEAD.pack_into(head, 0, start, stop, workers, 0, start)
     kernel.run(calls, alone=workers == 1)
     if _one.unpack_from(head, 24)[0] != workers:
         raise OutOfMemory(REFUSED)
