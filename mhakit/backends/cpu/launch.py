@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from mhakit.backends.cpu.caching import cache_of
 from mhakit.backends.cpu.flags import FLAGS, FLAGS_ALONE
+from mhakit.backends.cpu.linking import Kernel
 from mhakit.backends.cpu.openmp import active_levels, set_active_levels
 from mhakit.backends.cpu.record import address_of
 
@@ -133,8 +134,9 @@ class Compiled:
     ) -> None:
         pointer = numba.types.CPointer(numba.from_dtype(record))
         entry: Any = CFunc(
-            enter, ((pointer,), numba.types.void), locals={}, options=dict(FLAGS_ALONE)
-        )
+            enter, ((pointer,), numba.types.void), locals={}, options=dict(FLAGS_ALONE),
+            pipeline_class=Kernel,
+        )  # fmt: skip
         if cached:
             entry._cache = cache_of(enter, "worker")
         with _collecting_later():

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from mhakit.backends import steps
 from mhakit.backends.cpu.call import SOURCES
 from mhakit.backends.cpu.flags import inlined
 from mhakit.backends.cpu.memory import address, read, read_int64, write
@@ -16,7 +17,6 @@ from mhakit.backends.cpu.rows import beside, load_rows, widened
 from mhakit.backends.cpu.score_mod import modify
 from mhakit.backends.cpu.simd import COLUMN, LEAST_BYTES, VECTOR_BYTES, multiply, tanh
 from mhakit.backends.cpu.storage import BOOL, FLOAT16, FLOAT32, FLOAT64
-from mhakit.backends.steps import first_visible, past_visible
 
 __all__ = [
     "HEAD",
@@ -47,6 +47,8 @@ LN2 = 0.6931471805599453094
 HEAD, TARGET, POSITION, LOW, HIGH, ROW = range(6)
 """Rows of ``places``, whose columns are lanes: which query head and target a lane carries, the
 target's source position, the sources LOW <= s < HIGH that its band shows, and an address."""
+
+first_visible, past_visible = inlined(steps.first_visible), inlined(steps.past_visible)
 
 PIECE = VECTOR_BYTES if VECTOR_BYTES == 64 else COLUMN * VECTOR_BYTES
 """Bytes of a row whose lanes are given the same sources by the products of a border block."""
