@@ -15,6 +15,7 @@ from mhakit.backends.cpu.arrays import numbers_at, records_at
 from mhakit.backends.cpu.call import CALL, SOURCES, blocks_of, estimate, lanes_for, pack
 from mhakit.backends.cpu.decoding import TARGETS, prepare_decoding
 from mhakit.backends.cpu.flags import inlined
+from mhakit.backends.cpu.integers import greater, lesser
 from mhakit.backends.cpu.launch import Worker
 from mhakit.backends.cpu.memory import address, end, take
 from mhakit.backends.cpu.modified import Modified, starting
@@ -138,7 +139,7 @@ def _attend_tile(
     """
     T, E = call.T, call.E
     ratio = call.H // call.G
-    used = min(call.lanes, ratio * T - first_row)
+    used = lesser(call.lanes, ratio * T - first_row)
     width = width_of(call, used)
     register = VECTOR_BYTES // call.item
     lanes = -(-used // register) * register
@@ -165,11 +166,11 @@ def _attend_tile(
     first, past, all_first, all_past = find_span(places)
     value = call.value + b * call.value_b + g * call.value_h
     step = lanes * weights.itemsize
-    begin = max(first // SOURCES, call.first_block)
-    stop = min(-(-past // SOURCES), call.past_block)
+    begin = greater(first // SOURCES, call.first_block)
+    stop = lesser(-(-past // SOURCES), call.past_block)
     for block in range(begin, stop):
-        source = max(block * SOURCES, first)
-        rows = min((block + 1) * SOURCES, past) - source
+        source = greater(block * SOURCES, first)
+        rows = lesser((block + 1) * SOURCES, past) - source
         spared = all_first <= source and source + rows <= all_past
         score_block(
             call, real, b, g, source, rows, places, width, spared, packed, staged, turned, weights,
@@ -184,7 +185,7 @@ def _attend_tile(
         whole = spared or not hides
         piece = width if whole else PIECE
         for offset in range(0, width, piece):
-            size, low, high = min(piece, width - offset), 0, rows
+            size, low, high = lesser(piece, width - offset), 0, rows
             if not whole:
                 low, high = seen_in(places, source, rows, offset, size, call.item)
             add_values(

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from mhakit.backends.cpu.arrays import numbers_at, records_at
 from mhakit.backends.cpu.flags import FLAGS, inlined
+from mhakit.backends.cpu.integers import lesser
 from mhakit.backends.cpu.launch import Worker
 from mhakit.backends.cpu.memory import end, take
 from mhakit.backends.cpu.projection import project
@@ -220,7 +221,7 @@ def _work(calls, real):
         item = take(calls)
         if item >= call.stop:
             break
-        for row in range(item * call.few, min((item + 1) * call.few, call.rows)):
+        for row in range(item * call.few, lesser((item + 1) * call.few, call.rows)):
             _weigh_row(call, real, row)
     end(calls)
 

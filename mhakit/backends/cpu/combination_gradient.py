@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from mhakit.backends.cpu.arrays import numbers_at, records_at
 from mhakit.backends.cpu.combination import NANOSECONDS_PER_NUMBER, placed
 from mhakit.backends.cpu.flags import FLAGS, inlined
+from mhakit.backends.cpu.integers import lesser
 from mhakit.backends.cpu.launch import Worker
 from mhakit.backends.cpu.memory import end, take
 from mhakit.backends.cpu.record import HEAD, address_of, pack, records
@@ -199,7 +200,8 @@ def _work(calls, real):
             break
         b, tile = item // tiles, item % tiles
         first = tile * ROWS
-        for t in range(first + call.first_block, min(first + min(ROWS, call.past_block), call.T)):
+        past = first + lesser(ROWS, call.past_block)
+        for t in range(first + call.first_block, lesser(past, call.T)):
             _pull_row(call, real, b, t, t if call.by_word else tile, kept[0], winner[0])
     release(room)
     end(calls)

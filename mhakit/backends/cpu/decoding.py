@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from mhakit.backends.cpu.arrays import numbers_at, records_at
 from mhakit.backends.cpu.call import CALL, SOURCES, estimate, pack
 from mhakit.backends.cpu.flags import inlined
+from mhakit.backends.cpu.integers import greater, lesser
 from mhakit.backends.cpu.launch import Worker
 from mhakit.backends.cpu.memory import address, end, fetch_add, read, take
 from mhakit.backends.cpu.modified import Modified, starting
@@ -104,13 +105,13 @@ def _work(calls, real, score_mod, score_args):
         real,
         (6, rows),
         (
-            (rows, wide_d), (rows, wide_e), (rows, SEGMENT), (SOURCES, max(wide_d, wide_e)),
+            (rows, wide_d), (rows, wide_e), (rows, SEGMENT), (SOURCES, greater(wide_d, wide_e)),
             (SEGMENT, rows), (SEGMENT, rows),
         ),
     )  # fmt: skip
     if room == 0:
         return
-    segments = max(-(-call.S // SEGMENT), 1)
+    segments = greater(-(-call.S // SEGMENT), 1)
     partials = numbers_at(real, call.partials, (call.B * call.G, segments, rows, call.E + 2))
     while True:
         item = take(calls)
@@ -124,9 +125,9 @@ def _work(calls, real, score_mod, score_args):
         place(call, b, places)
         first, past, all_first, all_past = find_span(places)
         # whole blocks: a weight lands in the same lane of a sum whatever else is seen
-        begin = max(segment * SEGMENT, first // SOURCES * SOURCES)
-        stop = min(min((segment + 1) * SEGMENT, call.S), -(-past // SOURCES) * SOURCES)
-        count = max(stop - begin, 0)
+        begin = greater(segment * SEGMENT, first // SOURCES * SOURCES)
+        stop = lesser(lesser((segment + 1) * SEGMENT, call.S), -(-past // SOURCES) * SOURCES)
+        count = greater(stop - begin, 0)
         _lay_queries(call, real, b, places, query)
         _score_rows(call, real, b, g, begin, count, query, scores, staged)
         if call.reshaped != 0 or call.mask != 0 or not (all_first <= begin and stop <= all_past):
@@ -186,7 +187,7 @@ def _score_rows(call, real, b, g, begin, count, query, scores, staged):
     keys = call.key + b * call.key_b + g * call.key_h + begin * call.key_s
     width, line = np.int64(query.strides[0]), np.int64(scores.strides[0])
     for i in range(0, count, SOURCES):
-        some = min(SOURCES, count - i)
+        some = lesser(SOURCES, count - i)
         key, stride = _stage(
             call, real, keys + i * call.key_s, call.key_s, call.key_d, some, call.D,
             query.shape[1], staged,
@@ -235,14 +236,14 @@ def _sum_rows(call, real, b, g, begin, count, scores, sums, staged):
     values = call.value + b * call.value_b + g * call.value_h + begin * call.value_s
     width, line = np.int64(sums.strides[0]), np.int64(scores.strides[0])
     for i in range(0, count, SOURCES):
-        some = min(SOURCES, count - i)
+        some = lesser(SOURCES, count - i)
         value, stride = _stage(
             call, real, values + i * call.value_s, call.value_s, call.value_e, some, call.E,
             sums.shape[1], staged,
         )  # fmt: skip
         for j in range(0, some, NEAR):
             add_weighted_rows(
-                real, value + j * stride, stride, min(NEAR, some - j),
+                real, value + j * stride, stride, lesser(NEAR, some - j),
                 address(scores) + (i + j) * scores.itemsize, line, sums.shape[0], width,
                 address(sums), width,
             )  # fmt: skip

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from mhakit.backends.cpu.arrays import records_at
 from mhakit.backends.cpu.flags import inlined
+from mhakit.backends.cpu.integers import lesser
 from mhakit.backends.cpu.launch import Worker
 from mhakit.backends.cpu.memory import end, read, take, write
 from mhakit.backends.cpu.record import HEAD, UNSTARTED, address_of, records, where
@@ -71,7 +72,7 @@ def _work(parts, real):
         item = take(parts)
         if item >= into.stop:
             break
-        for row in range(item * SHARE, min((item + 1) * SHARE, rows)):
+        for row in range(item * SHARE, lesser((item + 1) * SHARE, rows)):
             b, h, t = row // (into.H * into.T), row // into.T % into.H, row % into.T
             _merge_row(parts, real, b, h, t, shares[0])
     release(room)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from mhakit.backends.cpu.arrays import numbers_at, records_at
 from mhakit.backends.cpu.call import lanes_for
 from mhakit.backends.cpu.flags import inlined
+from mhakit.backends.cpu.integers import greater, lesser
 from mhakit.backends.cpu.launch import Worker, threads
 from mhakit.backends.cpu.memory import address, end, take
 from mhakit.backends.cpu.record import HEAD, address_of, pack, records
@@ -125,7 +126,7 @@ def _work(calls, real):
     room, places, (tile, bias, own) = reserve(
         real,
         (1, wide),
-        ((panels * min(DEPTH, call.K), wide), (1, lanes), (1, state_size(call))),
+        ((panels * lesser(DEPTH, call.K), wide), (1, lanes), (1, state_size(call))),
     )
     if room == 0:
         return
@@ -156,7 +157,7 @@ def _dealt(call, taken):
     count, i = call.stop - call.first_item, taken - call.first_item
     part, k = i % call.workers, i // call.workers
     each, longer = count // call.workers, count % call.workers
-    return call.first_item + part * each + min(part, longer) + k
+    return call.first_item + part * each + lesser(part, longer) + k
 
 
 @inlined
@@ -166,8 +167,8 @@ def _project_tile(call, real, first_row, first, places, copied, tile, bias, sums
     Of a long item only the blocks of this launch are done; ``sums`` is its state. Where the tile
     is ``copied``, it lies in ``tile`` already.
     """
-    count = min(call.few, call.n - first_row)
-    columns, wide = min(call.lanes, call.N - first), PANEL // call.item
+    count = lesser(call.few, call.n - first_row)
+    columns, wide = lesser(call.lanes, call.N - first), PANEL // call.item
     width = -(-columns * call.item // LEAST_BYTES) * LEAST_BYTES
     out, out_row = call.out + first_row * call.out_n + first * call.item, call.out_n
     if columns < call.lanes:  # a product writes whole parts of registers
@@ -180,8 +181,9 @@ def _project_tile(call, real, first_row, first, places, copied, tile, bias, sums
         load_row(real, call.bias_kind, place, call.bias_n, columns, bias[0])
     else:
         fill(bias, type(real)(0))
-    for k in range(call.first_block * DEPTH, max(min(call.past_block * DEPTH, call.K), 1), DEPTH):
-        depth = min(k + DEPTH, call.K) - k
+    past = greater(lesser(call.past_block * DEPTH, call.K), 1)
+    for k in range(call.first_block * DEPTH, past, DEPTH):
+        depth = lesser(k + DEPTH, call.K) - k
         panels = numbers_at(real, address(tile), (-(-columns // wide), depth, wide))
         if not copied:
             _copy(call, real, k, first, columns, places, panels)
@@ -191,7 +193,7 @@ def _project_tile(call, real, first_row, first, places, copied, tile, bias, sums
                 extend(
                     real, row + i * call.rows_n, call.rows_n, call.rows_k,
                     address(tile) + start * depth, out + i * out_row + start, PANEL,
-                    min(PANEL, width - start), min(NEAR, count - i), depth,
+                    lesser(PANEL, width - start), lesser(NEAR, count - i), depth,
                     begin + i * begin_row + start, out_row, begin_row,
                 )  # fmt: skip
         begin, begin_row = out, out_row
@@ -211,7 +213,7 @@ def _copy(call, real, k, first, columns, places, panels):
     if call.weight_k < call.weight_n:  # its columns are what lies together
         for i in range(panels.shape[0]):
             for lane in range(wide):
-                places[lane] = place + min(i * wide + lane, columns - 1) * call.weight_n
+                places[lane] = place + lesser(i * wide + lane, columns - 1) * call.weight_n
             load_rows(
                 real, call.weight_kind, places, call.weight_k, depth, panels[i], type(real)(1)
             )
@@ -226,5 +228,5 @@ def _copy(call, real, k, first, columns, places, panels):
         for i in range(done, panels.shape[0]):
             widen_rows(
                 real, call.weight_kind, place + i * wide * call.weight_n, call.weight_k,
-                call.weight_n, depth, min(wide, columns - i * wide), panels[i],
+                call.weight_n, depth, lesser(wide, columns - i * wide), panels[i],
             )  # fmt: skip

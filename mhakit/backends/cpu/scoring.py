@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from mhakit.backends.cpu.arrays import records_at
 from mhakit.backends.cpu.call import CALL, SOURCES, WRITING, blocks_of, estimate, lanes_for, pack
 from mhakit.backends.cpu.flags import inlined
+from mhakit.backends.cpu.integers import lesser
 from mhakit.backends.cpu.launch import Worker
 from mhakit.backends.cpu.memory import end, take
 from mhakit.backends.cpu.modified import Modified
@@ -110,15 +111,15 @@ def _score_tile(
     last, lanes, S = call.T - 1, call.lanes, call.S
     for lane in range(lanes):
         places[HEAD, lane] = head
-        places[TARGET, lane] = min(first_row + lane, last)  # spare lanes repeat the last target
+        places[TARGET, lane] = lesser(first_row + lane, last)  # spare lanes repeat the last target
     place(call, b, places)
     pack_queries(call, real, b, 1.0, places, packed)
     first, past, all_first, all_past = find_span(places)
     native = FLOAT32 if scores.itemsize == 4 else FLOAT64
     out = call.out + b * call.out_b + head * call.out_h
-    stop = min(call.past_block * SOURCES, S)
+    stop = lesser(call.past_block * SOURCES, S)
     for source in range(call.first_block * SOURCES, stop, SOURCES):
-        rows = min(source + SOURCES, S) - source
+        rows = lesser(source + SOURCES, S) - source
         if first < source + rows and source < past:
             score_block(
                 call, real, b, head // (call.H // call.G), source, rows, places, lanes * call.item,

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from mhakit.backends.cpu.arrays import numbers_at, records_at
 from mhakit.backends.cpu.flags import inlined
+from mhakit.backends.cpu.integers import greater, lesser
 from mhakit.backends.cpu.launch import Worker
 from mhakit.backends.cpu.memory import address, end, take
 from mhakit.backends.cpu.record import HEAD, address_of, pack, records, where
@@ -85,7 +86,7 @@ def _work(calls, real):
         item = take(calls)
         if item >= call.stop:
             break
-        for row in range(item * call.share, min((item + 1) * call.share, rows)):
+        for row in range(item * call.share, lesser((item + 1) * call.share, rows)):
             state = numbers_at(real, state_of(call, item, own), (1, call.state_bytes // call.item))[
                 0
             ]
@@ -110,8 +111,8 @@ def _normalize_row(call, real, row, state):
             sums[lane] = cast(0)
 
     given = call.scores + b * call.scores_b + h * call.scores_h + t * call.scores_t
-    for block in range(first, min(past, blocks)):
-        some = line[block * BLOCK : min((block + 1) * BLOCK, call.S)]
+    for block in range(first, lesser(past, blocks)):
+        some = line[block * BLOCK : lesser((block + 1) * BLOCK, call.S)]
         load_row(
             real, call.kind, given + block * BLOCK * call.scores_s, call.scores_s, some.size, some
         )
@@ -122,8 +123,8 @@ def _normalize_row(call, real, row, state):
         kept[TOP] = top if top > kept[TOP] else kept[TOP]
 
     base = cast(0) if kept[TOP] == cast(-np.inf) else kept[TOP]
-    for block in range(max(first - blocks, 0), min(past - blocks, blocks)):
-        some = line[block * BLOCK : min((block + 1) * BLOCK, call.S)]
+    for block in range(greater(first - blocks, 0), lesser(past - blocks, blocks)):
+        some = line[block * BLOCK : lesser((block + 1) * BLOCK, call.S)]
         kept[TOTAL] = line_weights(
             real, address(some), -(-some.size // registers), base, cast(LOG2E), address(sums)
         )
@@ -131,8 +132,8 @@ def _normalize_row(call, real, row, state):
     total = kept[TOTAL] + exp2((sink - base) * cast(LOG2E))
     share = cast(0) if total == cast(0) else cast(1) / total
     written = call.out + b * call.out_b + h * call.out_h + t * call.out_t
-    for block in range(max(first - 2 * blocks, 0), min(past - 2 * blocks, blocks)):
-        some = line[block * BLOCK : min((block + 1) * BLOCK, call.S)]
+    for block in range(greater(first - 2 * blocks, 0), lesser(past - 2 * blocks, blocks)):
+        some = line[block * BLOCK : lesser((block + 1) * BLOCK, call.S)]
         store_row(
             real, call.out_kind, written + block * BLOCK * call.out_s, call.out_s, some.size, some,
             share,

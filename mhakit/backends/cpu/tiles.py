@@ -12,6 +12,7 @@ import numpy as np
 from mhakit.backends import steps
 from mhakit.backends.cpu.call import SOURCES
 from mhakit.backends.cpu.flags import inlined
+from mhakit.backends.cpu.integers import greater, lesser
 from mhakit.backends.cpu.memory import address, read, read_int64, write
 from mhakit.backends.cpu.rows import beside, load_rows, widened
 from mhakit.backends.cpu.score_mod import modify
@@ -57,7 +58,7 @@ PIECE = VECTOR_BYTES if VECTOR_BYTES == 64 else COLUMN * VECTOR_BYTES
 @inlined
 def staged_shape(call):
     """Return the tile for 16-bit rows widened, which not every call needs."""
-    return SOURCES, max(call.D, call.E) if call.kind >= FLOAT16 else 0
+    return SOURCES, greater(call.D, call.E) if call.kind >= FLOAT16 else 0
 
 
 @inlined
@@ -100,11 +101,11 @@ def find_span(places):
     for lane in range(places.shape[1]):
         low, high = places[LOW, lane], places[HIGH, lane]
         if low < high:
-            first = min(first, low)
-            past = max(past, high)
-        all_first = max(all_first, low)
-        all_past = min(all_past, high)
-    return min(first, past), past, all_first, all_past
+            first = lesser(first, low)
+            past = greater(past, high)
+        all_first = greater(all_first, low)
+        all_past = lesser(all_past, high)
+    return lesser(first, past), past, all_first, all_past
 
 
 @inlined
@@ -114,13 +115,13 @@ def seen_in(places, source, rows, offset, size, item):
     The piece is ``size`` bytes of a row, ``offset`` bytes into it; its rows go by eights.
     """
     low, high = rows, 0
-    for lane in range(offset // item, min((offset + size) // item, places.shape[1])):
+    for lane in range(offset // item, lesser((offset + size) // item, places.shape[1])):
         first, past = places[LOW, lane] - source, places[HIGH, lane] - source
         if first < past:
-            low = min(low, first)
-            high = max(high, past)
-    low, high = max(low, 0) // 8 * 8, min(-(-high // 8) * 8, rows)
-    return low, max(high, low)
+            low = lesser(low, first)
+            high = greater(high, past)
+    low, high = greater(low, 0) // 8 * 8, lesser(-(-high // 8) * 8, rows)
+    return low, greater(high, low)
 
 
 @inlined
@@ -177,7 +178,7 @@ def score_block(
     piece = width if whole else PIECE
     ahead = _following(call, b, g, source, rows, whole)
     for offset in range(0, width, piece):
-        size, low, high = min(piece, width - offset), 0, rows
+        size, low, high = lesser(piece, width - offset), 0, rows
         if not whole:
             low, high = seen_in(places, source, rows, offset, size, call.item)
         place = address(scores) + low * scores.strides[0] + offset

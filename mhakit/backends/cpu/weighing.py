@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from mhakit.backends.cpu.arrays import numbers_at, records_at
 from mhakit.backends.cpu.call import CALL, SOURCES, WRITING, blocks_of, estimate, lanes_for, pack
 from mhakit.backends.cpu.flags import inlined
+from mhakit.backends.cpu.integers import greater, lesser
 from mhakit.backends.cpu.launch import Worker
 from mhakit.backends.cpu.memory import address, end, read_int64, take
 from mhakit.backends.cpu.modified import Modified
@@ -155,7 +156,7 @@ def _weigh_tile(
     lanes, last, S, E = call.lanes, call.num_queries - 1, call.S, call.E
     head = read_int64(call.heads + 8 * i)
     for lane in range(lanes):
-        row = min(first_row + lane, last)  # spare lanes repeat the last target
+        row = lesser(first_row + lane, last)  # spare lanes repeat the last target
         places[HEAD, lane] = head
         places[TARGET, lane] = read_int64(call.queries + 8 * row)
     place(call, b, places)
@@ -170,7 +171,7 @@ def _weigh_tile(
     step = lanes * call.item
     kept = numbers_at(real, state, (2 + E, lanes))
     top, total, sums = kept[0], kept[1], kept[2:]
-    weights = numbers_at(real, state + (2 + E) * step, (S, min(lanes, last + 1)))
+    weights = numbers_at(real, state + (2 + E) * step, (S, lesser(lanes, last + 1)))
     narrow = weights.shape[1] < lanes
     base, partial, ones = columns[0], columns[1], columns[2]
     sink = sink_of(call, real, head)
@@ -178,9 +179,9 @@ def _weigh_tile(
         for lane in range(lanes):
             top[lane] = sink
     for source in range(
-        max(begin, call.first_block) * SOURCES, min(stop, call.past_block) * SOURCES, SOURCES
+        greater(begin, call.first_block) * SOURCES, lesser(stop, call.past_block) * SOURCES, SOURCES
     ):
-        rows = min(SOURCES, S - source)
+        rows = lesser(SOURCES, S - source)
         block = room[:rows] if narrow else weights[source : source + rows]
         score_block(
             call, real, b, g, source, rows, places, lanes * call.item,
@@ -202,9 +203,9 @@ def _weigh_tile(
         for lane in range(lanes):
             total[lane] = exp2((sink - base[lane]) * cast(LOG2E))
     for source in range(
-        max(begin, block_before) * SOURCES, min(stop, block_past) * SOURCES, SOURCES
+        greater(begin, block_before) * SOURCES, lesser(stop, block_past) * SOURCES, SOURCES
     ):
-        rows = min(SOURCES, S - source)
+        rows = lesser(SOURCES, S - source)
         block = room[:rows] if narrow else weights[source : source + rows]
         if narrow:
             _take_up(weights, source, block)
@@ -220,11 +221,11 @@ def _weigh_tile(
     for lane in range(lanes):
         share[lane] = cast(0) if total[lane] == cast(0) else cast(1) / total[lane]
     for source in range(
-        max(block_before - blocks, 0) * SOURCES,
-        min((block_past - blocks) * SOURCES, S),
+        greater(block_before - blocks, 0) * SOURCES,
+        lesser((block_past - blocks) * SOURCES, S),
         SOURCES,
     ):
-        rows = min(SOURCES, S - source)
+        rows = lesser(SOURCES, S - source)
         block = room[:rows] if narrow else weights[source : source + rows]
         factors = share
         if source < begin * SOURCES or source >= stop * SOURCES:
@@ -233,13 +234,13 @@ def _weigh_tile(
         elif narrow:
             _take_up(weights, source, block)
         for lane in range(lanes):
-            row = min(first_row + lane, last)
+            row = lesser(first_row + lane, last)
             places[ROW, lane] = out + row * call.out_t + source * call.out_e
         store_rows(real, call.kind, places[ROW], call.out_e, rows, block, factors)
     if call.attended != 0 and block_past >= 2 * blocks:
         attended = call.attended + b * call.attended_b + i * call.attended_h
         for lane in range(lanes):
-            places[ROW, lane] = attended + min(first_row + lane, last) * call.attended_t
+            places[ROW, lane] = attended + lesser(first_row + lane, last) * call.attended_t
         store_rows(real, call.kind, places[ROW], call.attended_e, E, sums, share)
 
 
@@ -254,7 +255,7 @@ def _weigh_block(real, rows, block, base, partial, total):
     for s in range(0, rows, SHORT):
         # to powers of two only now: times log2(e) before, a large score would round by more
         hides |= column_weights_scaled(
-            real, address(block) + s * step, step, step, min(SHORT, rows - s), address(base),
+            real, address(block) + s * step, step, step, lesser(SHORT, rows - s), address(base),
             address(partial), False, cast(LOG2E),
         )  # fmt: skip
     for lane in range(lanes):
@@ -275,7 +276,7 @@ def _take_up(kept, source, tile):
     """Read a tile back; spare lanes repeat the last column."""
     for i in range(tile.shape[0]):
         for lane in range(tile.shape[1]):
-            tile[i, lane] = kept[source + i, min(lane, kept.shape[1] - 1)]
+            tile[i, lane] = kept[source + i, lesser(lane, kept.shape[1] - 1)]
 
 
 @inlined

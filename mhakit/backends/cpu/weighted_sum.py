@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from mhakit.backends.cpu.arrays import numbers_at, records_at
 from mhakit.backends.cpu.call import SOURCES, lanes_for
 from mhakit.backends.cpu.flags import inlined
+from mhakit.backends.cpu.integers import lesser
 from mhakit.backends.cpu.launch import Worker
 from mhakit.backends.cpu.memory import address, end, take
 from mhakit.backends.cpu.record import HEAD, pack, records, where
@@ -99,11 +100,11 @@ def _sum_tile(call, real, b, h, first_row, block, sums, ones, staged, at):
     step = lanes * call.item
     if call.first_block == 0:
         fill(sums, cast(0))
-    stop = min(call.past_block * SOURCES, call.S)
+    stop = lesser(call.past_block * SOURCES, call.S)
     for source in range(call.first_block * SOURCES, stop, SOURCES):
-        rows = min(source + SOURCES, call.S) - source
+        rows = lesser(source + SOURCES, call.S) - source
         for lane in range(lanes):
-            t = min(first_row + lane, call.T - 1)  # spare lanes repeat the last target
+            t = lesser(first_row + lane, call.T - 1)  # spare lanes repeat the last target
             at[lane] = given + t * call.weights_t + source * call.weights_s
         load_rows(real, kind, at, call.weights_s, rows, block, cast(1))
         for i in range(rows):
@@ -121,5 +122,5 @@ def _sum_tile(call, real, b, h, first_row, block, sums, ones, staged, at):
     if call.past_block * SOURCES < call.S:
         return
     for lane in range(lanes):
-        at[lane] = written + min(first_row + lane, call.T - 1) * call.out_t
+        at[lane] = written + lesser(first_row + lane, call.T - 1) * call.out_t
     store_rows(real, kind, at, call.out_e, E, sums, ones[0])
