@@ -132,6 +132,9 @@ def as_plan(plan: object, question: Question) -> CombinationPlan:
                     f"the {field} that combination {name!r} plans must lie where heads lie, in "
                     "host memory, got one on a CUDA device; copy one of them"
                 )
+    as_it_is = all(value is getattr(plan, field) for field, value in fields.items())
+    if as_it_is and type(groups) is int:
+        return plan
     return CombinationPlan(int(groups), weight, bias, factors, plan.reduce)
 
 

@@ -50,7 +50,8 @@ class _Registry:
     own: bool = False
 
     def of(self, kind: Kind) -> _Names:
-        return self.kinds.setdefault(kind.noun, _Names())
+        names = self.kinds.get(kind.noun)
+        return self.kinds.setdefault(kind.noun, _Names()) if names is None else names
 
 
 _lock = threading.RLock()

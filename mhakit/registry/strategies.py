@@ -206,13 +206,13 @@ _kept: set[type[Any]] = set()
 
 
 def _resolve(given: object, kind: Kind, base: type[Any]) -> Any:
-    if isinstance(given, base):
+    if isinstance(given, str):
+        cls = names.find(kind, given).offer.thing
+    elif isinstance(given, base):
         if type(given) not in _kept:  # in each forward pass the same few classes
             check_class(type(given), kind.noun)
             _kept.add(type(given))
         return given
-    if isinstance(given, str):
-        cls = names.find(kind, given).offer.thing
     elif isinstance(given, type):
         check_class(given, kind.noun)
         check_options(given, kind.noun)

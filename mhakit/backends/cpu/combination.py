@@ -101,16 +101,15 @@ def _side_by_side(heads: Array) -> Array | None:
 def _project(combined: Array, plan: CombinationPlan, out: Array) -> None:
     """Write ``combined @ weight + bias`` to ``out``, rounded once."""
     real = combined.dtype
-    rows = _as_rows(out, real)
-    if rows is None:
-        rows = np.empty((len(combined), out.shape[2]), real)
+    whole = _as_rows(out, real)
+    rows = np.empty((len(combined), out.shape[2]), real) if whole is None else whole
     if plan.weight is not None:
         project(combined, plan.weight, plan.bias, rows)
     elif plan.bias is not None:
         np.add(combined, plan.bias.astype(real, copy=False), out=rows)
     else:
         rows = combined
-    if not np.may_share_memory(rows, out):
+    if rows is not whole and not np.may_share_memory(rows, out):
         out[...] = rows.reshape(out.shape)
 
 

@@ -13,7 +13,7 @@ import gc
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 import numba
@@ -22,6 +22,7 @@ from llvmlite import ir
 from numba.core.ccallback import CFunc
 from numba.core.compiler_lock import global_compiler_lock
 from numba.extending import intrinsic
+from numba.np.ufunc import parallel
 from numpy.typing import NDArray
 
 from mhakit.backends.cpu.caching import cache_of
@@ -81,8 +82,8 @@ def threads() -> int:
     The first call starts them, and leaves OpenMP as it was.
     """
     global _started
-    if _started:
-        return int(numba.get_num_threads())
+    if _started:  # asked without the locks that starting them takes
+        return int(parallel._get_num_threads())
     levels = active_levels()
     count = int(numba.get_num_threads())
     set_active_levels(levels)
@@ -100,8 +101,10 @@ def leave_region() -> None:
 
     What tells is the lock: a Ctrl-C may come between taking it and writing that down.
     """
-    with suppress(RuntimeError):  # another thread's, or nobody's
+    try:
         _region.release()
+    except RuntimeError:
+        return  # another thread's, or nobody's
 
 
 class Worker:
@@ -141,18 +144,18 @@ class Compiled:
             entry._cache = cache_of(enter, "worker")
         with _collecting_later():
             entry.compile()
-        self.entry = entry
-        self._run = ctypes.CFUNCTYPE(None, ctypes.c_int64)(entry.address)
+        self.entry, self._address = entry, entry.address
+        self._run = ctypes.CFUNCTYPE(None, ctypes.c_int64)(self._address)
 
-    def run(self, calls: NDArray[Any], *, alone: bool) -> None:
-        """Run on records that begin with `HEAD`, as many workers as they say."""
+    def run(self, calls: NDArray[Any], workers: int) -> None:
+        """Run on records that begin with `HEAD` and say that there are so many workers."""
         place = address_of(calls)
-        if alone:
+        if workers == 1:
             self._run(place)
         else:
             if not _drive.overloads:
                 compile_driver()
-            _drive(self.entry.address, place, int(calls["workers"][0]))
+            _drive(self._address, place, workers)
 
 
 @contextmanager

@@ -112,7 +112,7 @@ def _multiply(rows: Array, weight: Array, bias: Array | None, out: Array) -> Non
         ),
     )  # fmt: skip
     blocks, items = max(-(-K // DEPTH), 1), -(-n // few) * tiles
-    work = 0.02 * real.itemsize * 16 / VECTOR_BYTES * K * items * lanes * few
+    work = 0.0125 * real.itemsize * 16 / VECTOR_BYTES * K * items * lanes * few
     state = few * lanes * real.itemsize
     run_in_slices(_run.of(real), calls, items, work, unknown=True, blocks=blocks, state=state)
 

@@ -114,6 +114,6 @@ def _launch(kernel: Compiled, calls: NDArray[Any], start: int, stop: int, worker
     """Run on the items [start, stop); a worker that cannot have its scratch does not end."""
     head: Any = calls  # any buffer will do
     _HEAD.pack_into(head, 0, start, stop, workers, 0, start)
-    kernel.run(calls, alone=workers == 1)
+    kernel.run(calls, workers)
     if _one.unpack_from(head, 24)[0] != workers:
         raise OutOfMemory(REFUSED)
