@@ -13,8 +13,15 @@ from typing import Any
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
 from numba.core.compiler_machinery import register_pass
-from numba.core.typed_passes import InlineOverloads, NativeLowering, NopythonRewrites
+from numba.core.typed_passes import (
+    InlineOverloads,
+    NativeLowering,
+    NopythonRewrites,
+    NopythonTypeInference,
+)
 from numba.core.untyped_passes import InlineClosureLikes
+
+from mhakit.backends.cpu.inference import Inference, forget
 
 __all__ = ["Kernel", "LinkedOnly"]
 
@@ -56,6 +63,7 @@ class _LowerKernel(NativeLowering):
     def run_pass(self, state: Any) -> bool:
         state.library = _Once(state.targetctx.codegen(), state.func_id.func_qualname)
         state.library.enable_object_caching()
+        forget()
         return bool(super().run_pass(state))
 
 
@@ -79,15 +87,22 @@ class _Lower(NativeLowering):
         return True
 
 
-_LEFT_OUT = (NativeLowering, NopythonRewrites, InlineClosureLikes, InlineOverloads)
+_LEFT_OUT = (
+    NativeLowering,
+    NopythonTypeInference,
+    NopythonRewrites,
+    InlineClosureLikes,
+    InlineOverloads,
+)
 """What is done otherwise here, and what is for array expressions, closures and inlining in Python
 code: kernels have none."""
 
 
 def _pipeline(compiler: Compiler, lowering: type[NativeLowering]) -> list[Any]:
-    """Return Numba's default pipeline with another lowering and fewer steps."""
+    """Return Numba's default pipeline with two steps of our own and fewer others."""
     (pipeline,) = Compiler.define_pipelines(compiler)
     pipeline._finalized = False
+    pipeline.add_pass_after(Inference, NopythonTypeInference)
     pipeline.add_pass_after(lowering, NativeLowering)
     pipeline.passes = [step for step in pipeline.passes if step[0] not in _LEFT_OUT]
     pipeline.finalize()
