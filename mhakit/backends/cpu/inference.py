@@ -46,7 +46,7 @@ class _Remembering:
         return signature
 
 
-@register_pass(mutates_CFG=True, analysis_only=False)
+@register_pass(mutates_CFG=False, analysis_only=True)
 class Inference(NopythonTypeInference):
     """Numba's step, in a context that remembers."""
 
