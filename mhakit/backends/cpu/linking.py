@@ -69,7 +69,7 @@ class _Once(JITCodeLibrary):
         super().finalize()
 
     def _optimize_final_module(self) -> None:
-        """Do all but unroll loops: those that gain by it are unrolled in `simd`."""
+        """Do all but unroll loops, of which none was faster for it."""
         options = create_pipeline_tuning_options(int(config.OPT))
         options.slp_vectorization, options.loop_unrolling = False, False
         builder = create_pass_builder(self._codegen._tm, options)
@@ -141,8 +141,8 @@ _LEFT_OUT = (
     InlineOverloads,
     IRLegalization,
 )
-"""What is done otherwise here, and what is for array expressions, closures and inlining in Python
-code: kernels have none."""
+"""What is done otherwise here, and what is for array expressions, closures, inlining in Python code
+and the deletion of variables that are counted: kernels have none."""
 
 
 def _pipeline(compiler: Compiler, lowering: type[NativeLowering]) -> list[Any]:
