@@ -115,13 +115,14 @@ def _work(calls, real, score_mod, score_args):
         item = take(calls)
         if item >= call.stop:
             break
-        # the last tiles see most where attention is causal: they come first
+        # the last tiles see most where attention is causal, and have most to do while a head's
+        # first keys and values are waited for: they come first
         tile = tiles - 1 - item % tiles
         pair = item // tiles
         kept = state_of(call, item, own)
         _attend_tile(
-            call, real, pair // call.G, pair % call.G, tile * lanes, places, packed, weights,
-            kept, staged, turned, score_mod, score_args,
+            call, real, pair // call.G, pair % call.G, tile * lanes - call.spare, places, packed,
+            weights, kept, staged, turned, score_mod, score_args,
         )  # fmt: skip
     release(room)
     end(calls)
@@ -134,12 +135,14 @@ def _attend_tile(
 ):  # fmt: skip
     """Write output and lse of the targets [first_row, first_row + lanes) of one key/value head.
 
-    The last tile is as narrow as its targets allow. Of a long item only the blocks of this launch
-    are done; ``kept`` is its state.
+    The first tile, which begins before the first target, is as narrow as its targets allow. Of a
+    long item only the blocks of this launch are done; ``kept`` is its state.
     """
     T, E = call.T, call.E
     ratio = call.H // call.G
-    used = lesser(call.lanes, ratio * T - first_row)
+    past_row = lesser(first_row + call.lanes, ratio * T)
+    first_row = greater(first_row, 0)
+    used = past_row - first_row
     width = width_of(call, used)
     register = VECTOR_BYTES // call.item
     lanes = -(-used // register) * register

@@ -17,7 +17,7 @@ from mhakit.backends.cpu.simd import COLUMN, VECTOR_BYTES
 from mhakit.backends.cpu.storage import kind_of
 from mhakit.problem import Problem
 
-__all__ = ["CALL", "SOURCES", "WRITING", "blocks_of", "estimate", "lanes_for", "pack"]
+__all__ = ["CALL", "SOURCES", "WRITING", "blocks_of", "estimate", "lanes_for", "pack", "spare_lanes"]
 
 Array = NDArray[Any]
 SOURCES = 64
@@ -31,7 +31,7 @@ WRITING = 1.0
 
 _INTEGERS = (
     *HEAD,
-    "B", "H", "G", "T", "S", "D", "E", "lanes", "kind", "item", "reshaped", "left", "right",
+    "B", "H", "G", "T", "S", "D", "E", "lanes", "spare", "kind", "item", "reshaped", "left", "right",
     "offsets", "lengths", "sinks", "lse",
     "query", "query_b", "query_h", "query_t", "query_d",
     "key", "key_b", "key_h", "key_s", "key_d",
@@ -59,6 +59,13 @@ def lanes_for(rows: int, real: np.dtype[Any]) -> int:
     tiles = -(-registers * VECTOR_BYTES // _WIDEST)
     columns = -(-registers // (tiles * COLUMN))
     return lanes * min(registers, columns * COLUMN)
+
+
+def spare_lanes(rows: int, real: np.dtype[Any]) -> int:
+    """Return by how many lanes the first tile is narrower than the others, whole registers."""
+    lanes, register = lanes_for(rows, real), VECTOR_BYTES // real.itemsize
+    whole = -(-rows // register) * register
+    return -whole % lanes
 
 
 def estimate(problem: Problem) -> float:
@@ -103,8 +110,8 @@ def pack(
     _BYTES.pack_into(
         record, 0, *UNSTARTED,
         B, H, G, T, S, D, 0 if value is None else value.shape[3],
-        lanes_for(rows, real), kind_of(problem.query.dtype), real.itemsize, reshaped,
-        problem.left, problem.right,
+        lanes_for(rows, real), spare_lanes(rows, real), kind_of(problem.query.dtype),
+        real.itemsize, reshaped, problem.left, problem.right,
         address_of(problem.query_offset), address_of(problem.key_lengths),
         address_of(sinks), address_of(lse),
         *where(problem.query), *where(problem.key), *where(value), *where(problem.mask),

@@ -9,7 +9,7 @@ import numba
 import numpy as np
 
 from mhakit.backends.cpu import launch
-from mhakit.backends.cpu.call import SOURCES, estimate, lanes_for
+from mhakit.backends.cpu.call import SOURCES, estimate, lanes_for, spare_lanes
 from mhakit.backends.cpu.decoding import SEGMENT, TARGETS
 from mhakit.backends.cpu.launch import threads
 from mhakit.backends.cpu.simd import VECTOR_BYTES
@@ -66,16 +66,19 @@ def describe(problem: Problem) -> dict[str, Any]:
 def _count_tiles(problem: Problem, lanes: int) -> tuple[int, int, int, int]:
     """Return how many tiles of one key/value head show everything, something, nothing.
 
-    And how many scores those hold that show any; the last tile is as narrow as its targets.
+    And how many scores those hold that show any; the first tile is as narrow as its targets.
     """
     B, H, T, _ = problem.query.shape
     S, ratio = problem.key.shape[2], H // problem.key.shape[1]
     if B * T * S == 0:
         return 0, 0, 0, 0
-    tiles = -(-ratio * T // lanes)
-    target = np.minimum(np.arange(tiles * lanes), ratio * T - 1) % T
+    rows = ratio * T
+    tiles = -(-rows // lanes)
+    spare = 0 if tiles == 1 else spare_lanes(rows, problem.real)
+    row = np.arange(tiles * lanes) - spare
+    target = np.clip(row, 0, rows - 1) % T
     blocks = -(-S // SOURCES)
-    width = np.minimum(ratio * T - np.arange(tiles) * lanes, lanes)
+    width = ((row >= 0) & (row < rows)).reshape(tiles, lanes).sum(axis=1)
     full = border = scores = 0
     for offset, length in zip(problem.query_offset, problem.key_lengths, strict=True):
         position = (target + offset).reshape(tiles, lanes)
