@@ -43,7 +43,7 @@ class Prepared:
         parts: tuple[int, ...] | None = None,
         **slices: int,
     ) -> None:
-        self._record, self._bytes = record, record.tobytes()
+        self._record, self._bytes = record, record.view(np.uint8).copy()
         self._start, self._items, self._work = start, items, work
         self._parts, self._real, self._slices = parts, problem.real, slices
         # the record points to them, and the caller may drop all other arrays between runs
@@ -55,12 +55,13 @@ class Prepared:
 
     def run_on(self, query: Array, key: Array, value: Array, out: Array) -> None:
         """Run on other arrays; threads may do so at once."""
-        buffer = bytearray(self._bytes)
+        record = self._bytes.copy()
+        buffer: Any = record
         _one.pack_into(buffer, _QUERY, address_of(query))
         _one.pack_into(buffer, _KEY, address_of(key))
         _one.pack_into(buffer, _VALUE, address_of(value))
         _one.pack_into(buffer, _OUT, address_of(out))
-        self._run(np.frombuffer(buffer, self._record.dtype))
+        self._run(record)
 
     def _run(self, record: Array) -> None:
         if self._parts is not None:

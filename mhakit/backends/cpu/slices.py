@@ -62,6 +62,13 @@ def run_in_slices(
     if work < launch.SERIAL_BELOW:
         _launch(kernel, calls, 0, items, 1)
         return
+    if work <= SLICE and not unknown:  # whole in one slice: nothing is measured
+        try:
+            alone = runs_alone(work)
+            _launch(kernel, calls, 0, items, 1 if alone else min(threads(), items))
+        finally:
+            leave_region()
+        return
     seen = seen or blocks
     expected = pace = max(work, 1.0) / max(items * seen, 1)  # of one block of one item
     measured = 0.0
