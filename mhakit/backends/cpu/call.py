@@ -17,7 +17,16 @@ from mhakit.backends.cpu.simd import COLUMN, VECTOR_BYTES
 from mhakit.backends.cpu.storage import kind_of
 from mhakit.problem import Problem
 
-__all__ = ["CALL", "SOURCES", "WRITING", "blocks_of", "estimate", "lanes_for", "pack", "spare_lanes"]
+__all__ = [
+    "CALL",
+    "SOURCES",
+    "WRITING",
+    "blocks_of",
+    "estimate",
+    "lanes_for",
+    "pack",
+    "spare_lanes",
+]
 
 Array = NDArray[Any]
 SOURCES = 64
@@ -31,8 +40,8 @@ WRITING = 1.0
 
 _INTEGERS = (
     *HEAD,
-    "B", "H", "G", "T", "S", "D", "E", "lanes", "spare", "kind", "item", "reshaped", "left", "right",
-    "offsets", "lengths", "sinks", "lse",
+    "B", "H", "G", "T", "S", "D", "E", "lanes", "spare", "kind", "item", "reshaped",
+    "left", "right", "offsets", "lengths", "sinks", "lse",
     "query", "query_b", "query_h", "query_t", "query_d",
     "key", "key_b", "key_h", "key_s", "key_d",
     "value", "value_b", "value_h", "value_s", "value_e",
