@@ -128,7 +128,6 @@ class _Lower(NativeLowering):
         # other's, and this one raises
         name: Any = [].pop
         state.targetctx.insert_user_function(name, state.cr.fndesc, [state.library])
-        state.reload_init.extend(state.library._reload_init)
         state.cr = state.cr._replace(cfunc=name)
         return True
 

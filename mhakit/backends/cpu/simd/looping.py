@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from llvmlite import ir
 
@@ -22,7 +21,6 @@ def loop(
 ) -> list[ir.Value]:
     """Emit ``count`` turns of ``body``, which maps the carried values to their next ones.
 
-    LLVM is asked not to unroll it: no loop here was faster unrolled, and all compile for longer.
     An ``aligned`` one begins where a line of code does, so that a CPU decodes it from no more
     lines than it must: what is busy in every turn is then as fast wherever it comes to lie.
     """
@@ -43,18 +41,16 @@ def loop(
     left.add_incoming(builder.sub(left, ir.Constant(count.type, 1)), builder.block)
     for phi, value in zip(phis, following, strict=True):
         phi.add_incoming(value, builder.block)
-    builder.branch(head).set_metadata("llvm.loop", _as_written(builder.module, aligned))
+    back = builder.branch(head)
+    if aligned:
+        back.set_metadata("llvm.loop", _aligned(builder.module))
     builder.position_at_end(done)
     return phis
 
 
-def _as_written(module: ir.Module, aligned: bool) -> ir.MDValue:
-    rules: list[tuple[Any, ...]] = [("llvm.loop.unroll.disable",)]
-    if aligned:
-        rules.append(("llvm.loop.align", ir.Constant(ir.IntType(32), LINE)))
-    nodes = [
-        module.add_metadata([ir.MetaDataString(module, name), *values]) for name, *values in rules
-    ]
+def _aligned(module: ir.Module) -> ir.MDValue:
+    name = ir.MetaDataString(module, "llvm.loop.align")
+    rule = module.add_metadata([name, ir.Constant(ir.IntType(32), LINE)])
     mark = ir.MDValue(module, [], name=str(len(module.metadata)))
-    mark.operands = (mark, *nodes)  # by naming itself it is this loop's alone
+    mark.operands = (mark, rule)  # by naming itself it is this loop's alone
     return mark
