@@ -117,6 +117,24 @@ def test_explain_runs_nothing_and_counts_tiles():
         dense.kernel = "another"
 
 
+def test_explain_counts_the_blocks_that_each_target_s_tile_takes():
+    # no width of a register makes its tiles all equally wide
+    T, S, D, E = 304, 320, 8, 16
+    query, key, value = draw(Sizes(1, 1, 1, T, S, D, E), np.float32)
+
+    def mark(score, b, h, t, s, taken):
+        taken[t, s // 64] = 1
+        return score
+
+    taken = np.zeros((T, S // 64), np.int64)
+    mhakit.attention(
+        query, key, value, causal="top_left", score_mod=mark, score_args=(taken,), backend="cpu"
+    )
+    plan = mhakit.explain(query, key, value, causal="top_left", backend="cpu")
+    assert taken.sum() < taken.size
+    assert plan.flops == 2 * (D + E) * 64 * taken.sum()
+
+
 @pytest.mark.parametrize("B", [0, 1])
 def test_explain_takes_empty_sizes(B, backend):
     arrays = draw(Sizes(B, 2, 1, 0, 0, 8, 8), np.float32)
