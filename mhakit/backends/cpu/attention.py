@@ -12,7 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mhakit.backends.cpu.arrays import numbers_at, records_at
-from mhakit.backends.cpu.call import CALL, SOURCES, blocks_of, estimate, lanes_for, pack
+from mhakit.backends.cpu.call import (
+    CALL,
+    SOURCES,
+    blocks_of,
+    estimate,
+    lanes_for,
+    pack,
+    spare_lanes,
+)
 from mhakit.backends.cpu.decoding import TARGETS, prepare_decoding
 from mhakit.backends.cpu.flags import inlined
 from mhakit.backends.cpu.integers import greater, lesser
@@ -45,6 +53,8 @@ from mhakit.backends.cpu.values import add_values, leaks
 from mhakit.problem import Problem
 
 __all__ = ["attend", "prepare"]
+
+_spare_lanes = inlined(spare_lanes)
 
 
 def _enter(calls):
@@ -110,7 +120,8 @@ def _work(calls, real, score_mod, score_args):
     )  # fmt: skip
     if room == 0:
         return
-    tiles = -(-(call.H // call.G) * call.T // lanes)
+    rows = call.H // call.G * call.T
+    tiles, spare = -(-rows // lanes), _spare_lanes(rows, lanes, VECTOR_BYTES // call.item)
     while True:
         item = take(calls)
         if item >= call.stop:
@@ -121,7 +132,7 @@ def _work(calls, real, score_mod, score_args):
         pair = item // tiles
         kept = state_of(call, item, own)
         _attend_tile(
-            call, real, pair // call.G, pair % call.G, tile * lanes - call.spare, places, packed,
+            call, real, pair // call.G, pair % call.G, tile * lanes - spare, places, packed,
             weights, kept, staged, turned, score_mod, score_args,
         )  # fmt: skip
     release(room)

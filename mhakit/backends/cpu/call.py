@@ -40,8 +40,8 @@ WRITING = 1.0
 
 _INTEGERS = (
     *HEAD,
-    "B", "H", "G", "T", "S", "D", "E", "lanes", "spare", "kind", "item", "reshaped",
-    "left", "right", "offsets", "lengths", "sinks", "lse",
+    "B", "H", "G", "T", "S", "D", "E", "lanes", "kind", "item", "reshaped", "left", "right",
+    "offsets", "lengths", "sinks", "lse",
     "query", "query_b", "query_h", "query_t", "query_d",
     "key", "key_b", "key_h", "key_s", "key_d",
     "value", "value_b", "value_h", "value_s", "value_e",
@@ -70,11 +70,9 @@ def lanes_for(rows: int, real: np.dtype[Any]) -> int:
     return lanes * min(registers, columns * COLUMN)
 
 
-def spare_lanes(rows: int, real: np.dtype[Any]) -> int:
+def spare_lanes(rows: int, lanes: int, register: int) -> int:
     """Return by how many lanes the first tile is narrower than the others, whole registers."""
-    lanes, register = lanes_for(rows, real), VECTOR_BYTES // real.itemsize
-    whole = -(-rows // register) * register
-    return -whole % lanes
+    return -rows % lanes // register * register
 
 
 def estimate(problem: Problem) -> float:
@@ -119,8 +117,8 @@ def pack(
     _BYTES.pack_into(
         record, 0, *UNSTARTED,
         B, H, G, T, S, D, 0 if value is None else value.shape[3],
-        lanes_for(rows, real), spare_lanes(rows, real), kind_of(problem.query.dtype),
-        real.itemsize, reshaped, problem.left, problem.right,
+        lanes_for(rows, real), kind_of(problem.query.dtype), real.itemsize, reshaped,
+        problem.left, problem.right,
         address_of(problem.query_offset), address_of(problem.key_lengths),
         address_of(sinks), address_of(lse),
         *where(problem.query), *where(problem.key), *where(value), *where(problem.mask),

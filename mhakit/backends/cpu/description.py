@@ -74,8 +74,8 @@ def _count_tiles(problem: Problem, lanes: int) -> tuple[int, int, int, int]:
         return 0, 0, 0, 0
     rows = ratio * T
     tiles = -(-rows // lanes)
-    spare = 0 if tiles == 1 else spare_lanes(rows, problem.real)
-    row = np.arange(tiles * lanes) - spare
+    register = VECTOR_BYTES // problem.real.itemsize
+    row = np.arange(tiles * lanes) - spare_lanes(rows, lanes, register)
     target = np.clip(row, 0, rows - 1) % T
     blocks = -(-S // SOURCES)
     width = ((row >= 0) & (row < rows)).reshape(tiles, lanes).sum(axis=1)

@@ -6,6 +6,7 @@ such a kernel, too, is compiled once, and run alone or by the one parallel drive
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -24,6 +25,8 @@ from mhakit.backends.cpu.slices import run_in_slices
 from mhakit.problem import Problem
 
 __all__ = ["Modified", "starting"]
+
+_one = struct.Struct("=q")
 
 ROOM = 512
 """Bytes that one argument takes at most: an array of eight axes has 23 words."""
@@ -55,7 +58,9 @@ class Modified:
         room = np.empty(ROOM * (len(arguments) + 1), np.uint8)
         if arguments:
             _lay_down(address_of(room), arguments)
-        calls["arguments"] = address_of(room)
+        record: Any = calls  # any buffer will do
+        place = self._records[problem.real].fields["arguments"][1]
+        _one.pack_into(record, place, address_of(room))
         run_in_slices(kernel, calls, items, work, unknown=True, **paused)
 
 

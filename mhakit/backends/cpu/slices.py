@@ -64,8 +64,7 @@ def run_in_slices(
         return
     if work <= SLICE and not unknown:  # whole in one slice: nothing is measured
         try:
-            alone = runs_alone(work)
-            _launch(kernel, calls, 0, items, 1 if alone else min(threads(), items))
+            _launch(kernel, calls, 0, items, 1 if runs_alone(work) else min(threads(), items))
         finally:
             leave_region()
         return
@@ -77,8 +76,7 @@ def run_in_slices(
     start = block = flying = 0
     while start < items:
         try:
-            alone = runs_alone(work)
-            workers = 1 if alone else min(threads(), items - start)
+            workers = 1 if runs_alone(work) else min(threads(), items - start)
             if block == 0 and (blocks == 1 or pace * seen <= budget):
                 count = max(int(budget / (pace * seen)), 1) * workers
                 stop = start + -(-(items - start) // -(-(items - start) // count))
